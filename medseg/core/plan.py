@@ -1,0 +1,209 @@
+"""Plan: every choice that turns a scan into lesions, as one value with a hash.
+
+A plan is what a trained model knows beside its weights: which channels it wants and in which unit, the grid and the
+intensities that its network saw, the network itself, how windows are laid, how lesions are separated. It round-trips
+through JSON exactly; an unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from medseg.core.labels import LabelScheme
+from medseg.core.volume import Units
+from medseg.errors import InvalidPlan
+
+__all__ = [
+    "ChannelPlan",
+    "InferencePlan",
+    "IntensityPlan",
+    "NetworkPlan",
+    "Plan",
+    "SeparationPlan",
+    "TrainingPlan",
+]
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+class _Part(BaseModel):
+    # JSON has no infinity: a plan that held one would not be read back elsewhere
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class IntensityPlan(_Part):
+    """How stored intensities become network input: clip to [low, high], transform, then (x - shift) / scale.
+
+    `transform` "sqrt" takes the square root after clipping at `low` >= 0: PET uptake spans two orders of magnitude.
+    """
+
+    low: float
+    high: float
+    transform: Literal["none", "sqrt"] = "none"
+    shift: float = 0.0
+    scale: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _clips_to_an_interval(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low must not lie above high; got {self.low:g} and {self.high:g}")
+        if self.transform == "sqrt" and self.low < 0:
+            raise ValueError(f"the square root needs low of at least 0; got {self.low:g}")
+        return self
+
+
+class ChannelPlan(_Part):
+    """One input channel: its name, DICOM modality, the voxel unit it must be in, and its intensity mapping."""
+
+    name: str
+    modality: str
+    units: Units = "stored"
+    intensity: IntensityPlan
+
+
+class NetworkPlan(_Part):
+    """The 3-D U-Net: filters a level, strides between levels, residual units, normalization, dropout."""
+
+    kind: Literal["unet"] = "unet"
+    filters: tuple[PositiveInt, ...] = (16, 32, 64, 128)
+    strides: tuple[PositiveInt | Triple, ...] = (2, 2, 2)
+    residual_units: PositiveInt = 2
+    norm: Literal["instance", "batch"] = "instance"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class InferencePlan(_Part):
+    """How windows are laid over a scan: patch in voxels, overlap 0..1, blend, windows a batch, mirrored axes."""
+
+    patch_size: Triple
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    windows_per_batch: PositiveInt = 4
+    mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
+
+
+class SeparationPlan(_Part):
+    """How a semantic map becomes lesions.
+
+    `method` "auto" is the mm-distance watershed where nothing better is known of the model, else what is named.
+    The h-maxima depth of the watershed is the larger of `h_min_mm` and `h_fraction` times the largest inscribed
+    radius of the component.
+    """
+
+    method: Literal["auto", "components", "watershed"] = "auto"
+    connectivity: Literal[6, 18, 26] = 26
+    minimum_volume_ml: NotNegative = 0.0
+    h_min_mm: NotNegative = 0.5
+    h_fraction: NotNegative = 0.10
+
+
+class TrainingPlan(_Part):
+    """How the network was or will be trained."""
+
+    steps: PositiveInt = 3600
+    batch_size: PositiveInt = 2
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 1e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.67
+    checkpoint_every: PositiveInt = 200
+    seed: int = 0
+
+
+class Plan(_Part):
+    """All choices of one model.
+
+    Parameters
+    ----------
+    name
+        Name of the model.
+    channels
+        Input channels in order.
+    labels
+        Classes of the semantic map; the network has one output more, for background.
+    orientation
+        Axis codes of the network's grid.
+    spacing_mm
+        (3,) millimeters of the network's grid, or None for the scan's own.
+    network, inference, separation, training
+        See the parts.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    channels: Annotated[tuple[ChannelPlan, ...], Field(min_length=1)]
+    labels: LabelScheme
+    orientation: Annotated[str, Field(pattern="^[LRPAIS]{3}$")] = "RAS"
+    spacing_mm: tuple[Positive, Positive, Positive] | None
+    network: NetworkPlan
+    inference: InferencePlan
+    separation: SeparationPlan = SeparationPlan()
+    training: TrainingPlan = TrainingPlan()
+
+    @field_validator("orientation")
+    @classmethod
+    def _names_each_direction_once(cls, orientation: str) -> str:
+        if sorted("RAS"["RLAPSI".index(letter) // 2] for letter in orientation) != ["A", "R", "S"]:
+            raise ValueError("an orientation is one letter each of R/L, A/P and S/I")
+        return orientation
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the plan's canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The plan as indented JSON text with a final newline."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "plan") -> Self:
+        """Read a plan.
+
+        Parameters
+        ----------
+        text
+            JSON text.
+        source
+            Where it came from, for the error message.
+
+        Raises
+        ------
+        InvalidPlan
+            If the text is no JSON, a key is unknown ("did you mean ...") or missing, or a value is out of range.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InvalidPlan(f"{source}: {_explain(error, cls)}") from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+    return "; ".join(_explain_one(e, model) for e in error.errors(include_url=False))
+
+
+def _explain_one(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in detail["loc"]) or "the file"
+    if detail["type"] == "missing":
+        return f"{path} is missing"
+    if detail["type"] != "extra_forbidden":
+        return f"{path}: {detail['msg']}; got {detail['input']!r}"
+    key = str(detail["loc"][-1])
+    near = get_close_matches(key, [name for name in _field_names(model) if name != key], n=1)
+    return f"unknown key {path}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    parts = (Plan, ChannelPlan, IntensityPlan, NetworkPlan, InferencePlan, SeparationPlan, TrainingPlan, LabelScheme)
+    return sorted({name for part in (model, *parts) for name in part.model_fields})

@@ -1,0 +1,64 @@
+"""Volume: intensities in memory, with the grid that they lie on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.core.geometry import Geometry
+from medseg.errors import GridMismatch, NonFiniteVoxels
+
+__all__ = ["Units", "Volume"]
+
+Units = Literal["stored", "suv"]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Finite intensities on a grid.
+
+    Parameters
+    ----------
+    array
+        (C, I, J, K) float32, read-only once here, in the unit of each channel (HU, SUV, Bq/ml, ...).
+    geometry
+        The grid.
+    channels
+        One name a channel.
+    notes
+        What was done to the voxels beside reading and rescaling them (NaN filled, single axes dropped, unit taken on
+        trust): goes into the provenance.
+
+    Raises
+    ------
+    GridMismatch
+        If the array does not have the grid's shape, or a channel has no name.
+    NonFiniteVoxels
+        If any voxel is NaN or infinite.
+    """
+
+    array: NDArray[np.float32]
+    geometry: Geometry
+    channels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        array = np.asarray(self.array, dtype=np.float32).view()
+        if array.ndim != 4 or array.shape[1:] != self.geometry.shape:
+            raise GridMismatch(f"a volume on {self.geometry!r} needs an array (C, I, J, K); got shape {array.shape}")
+        if len(self.channels) != array.shape[0]:
+            raise GridMismatch(f"{array.shape[0]} channel(s) need as many names; got {self.channels}")
+        if not np.isfinite(array).all():
+            n_bad = int(array.size - np.isfinite(array).sum())
+            raise NonFiniteVoxels(
+                f"{n_bad} of {array.size} voxels are NaN or infinite; medseg does not guess them (--nan-as VALUE fills)"
+            )
+        array.setflags(write=False)
+        object.__setattr__(self, "array", array)
+        object.__setattr__(self, "channels", tuple(self.channels))
+
+    def __repr__(self) -> str:
+        return f"Volume({', '.join(self.channels)}; {self.geometry!r})"

@@ -1,0 +1,162 @@
+"""Every error that medseg raises on purpose.
+
+    MedsegError
+    ├── UsageError (ValueError)                what was asked for makes no sense; exit code 2
+    │   ├── InvalidPlan                        a plan field is unknown or out of range
+    │   ├── UnknownModel (LookupError)         no model by that name or path
+    │   ├── OutputExists (FileExistsError)     a result is there already; --overwrite replaces it
+    │   └── OutputNotWritable (OSError)        the output folder cannot be written
+    ├── ScanError (ValueError)                 a scan cannot be used
+    │   ├── ScanNotFound (FileNotFoundError)   nothing lies at that path
+    │   ├── UnreadableImage (OSError)          not an image, or damaged
+    │   ├── UnsupportedDimensions              2-D, 4-D, ...: medseg reads 3-D volumes
+    │   ├── NonFiniteVoxels                    NaN or infinite voxels
+    │   ├── InvalidGeometry                    zero spacing, singular affine, ...
+    │   ├── IncompleteSeries                   slices are missing, doubled or irregular
+    │   ├── AmbiguousSeries                    several series, and none was chosen
+    │   └── UnsupportedUnits                   the voxel unit asked for cannot be had from this scan
+    ├── GridMismatch (ValueError)              two things that must share a grid do not
+    ├── InvalidLabelMap (ValueError)           not a map of whole, non-negative, known numbers
+    ├── ModelError (ValueError)                a model cannot be used
+    │   ├── InvalidBundle                      a bundle folder lacks something or contradicts itself
+    │   └── ChannelMismatch                    the scan has other channels than the model wants
+    ├── InvalidManifest (ValueError)           a data manifest is malformed
+    │   └── HashMismatch                       a file is not the file that the manifest names
+    └── TrainingError (RuntimeError)           training cannot start or go on
+
+A message says what is wrong, in which case, file or argument, what was expected and found, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AmbiguousSeries",
+    "ChannelMismatch",
+    "GridMismatch",
+    "HashMismatch",
+    "IncompleteSeries",
+    "InvalidBundle",
+    "InvalidGeometry",
+    "InvalidLabelMap",
+    "InvalidManifest",
+    "InvalidPlan",
+    "MedsegError",
+    "ModelError",
+    "NonFiniteVoxels",
+    "OutputExists",
+    "OutputNotWritable",
+    "ScanError",
+    "ScanNotFound",
+    "TrainingError",
+    "UnknownModel",
+    "UnreadableImage",
+    "UnsupportedDimensions",
+    "UnsupportedUnits",
+    "UsageError",
+]
+
+
+class MedsegError(Exception):
+    """Root of every deliberate error; the command line prints its message without a traceback."""
+
+    exit_code: int = 1
+
+
+class UsageError(MedsegError, ValueError):
+    """What was asked for makes no sense."""
+
+    exit_code = 2
+
+
+class InvalidPlan(UsageError):
+    """A plan field is unknown or out of range."""
+
+
+class UnknownModel(UsageError, LookupError):
+    """No model by that name or path."""
+
+
+class OutputExists(UsageError, FileExistsError):
+    """A result is there already."""
+
+
+class OutputNotWritable(UsageError, OSError):
+    """The output folder or file cannot be written."""
+
+
+class ScanError(MedsegError, ValueError):
+    """A scan cannot be used."""
+
+
+class ScanNotFound(ScanError, FileNotFoundError):
+    """Nothing lies at that path."""
+
+    exit_code = 2
+
+
+class UnreadableImage(ScanError, OSError):
+    """Not an image, or a damaged one."""
+
+
+class UnsupportedDimensions(ScanError):
+    """The image is not a 3-D volume."""
+
+
+class NonFiniteVoxels(ScanError):
+    """The image holds NaN or infinite voxels."""
+
+
+class InvalidGeometry(ScanError):
+    """The grid has no usable position in space."""
+
+
+class IncompleteSeries(ScanError):
+    """Slices are missing, doubled or irregularly spaced."""
+
+
+class AmbiguousSeries(ScanError):
+    """Several series lie there and none was chosen."""
+
+    exit_code = 2
+
+
+class UnsupportedUnits(ScanError):
+    """The voxel unit asked for cannot be had from this scan."""
+
+
+class GridMismatch(MedsegError, ValueError):
+    """Two things that must share a grid do not."""
+
+
+class InvalidLabelMap(MedsegError, ValueError):
+    """Not a map of whole, non-negative, known numbers."""
+
+
+class ModelError(MedsegError, ValueError):
+    """A model cannot be used."""
+
+
+class InvalidBundle(ModelError):
+    """A bundle folder lacks something or contradicts itself."""
+
+
+class ChannelMismatch(ModelError):
+    """The scan has other channels than the model wants."""
+
+    exit_code = 2
+
+
+class InvalidManifest(MedsegError, ValueError):
+    """A data manifest is malformed."""
+
+    exit_code = 2
+
+
+class HashMismatch(InvalidManifest):
+    """A file is not the file that the manifest names."""
+
+    exit_code = 1
+
+
+class TrainingError(MedsegError, RuntimeError):
+    """Training cannot start or go on."""
