@@ -1,0 +1,1 @@
+"""Arrays to lesions to numbers: separation and measurement, without torch."""

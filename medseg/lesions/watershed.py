@@ -1,0 +1,186 @@
+"""Watershed on the distance to the surface, in millimeters: parts touching lesions at their necks.
+
+Lesions that touch make one connected component, yet each keeps a core that is far from the surface. The cores are the
+maxima of the distance transform; the watershed grows them back to the full component. All lengths are millimeters, so
+thick slices and fine slices of one body come apart alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.morphology import local_maxima
+from skimage.segmentation import watershed
+
+from medseg.core.geometry import Geometry
+from medseg.core.plan import SeparationPlan
+from medseg.lesions.foreground import Box, find_foreground, lesion_boxes
+
+__all__ = ["split_components"]
+
+_CUBE = np.ones((3, 3, 3), dtype=bool)
+_RANK_OF_CONNECTIVITY = {6: 1, 18: 2, 26: 3}
+_SMOOTHING_PER_SPACING = 0.5  # standard deviation over the smallest spacing: below the size of any feature kept
+
+
+def split_components(
+    components: NDArray[np.uint32], n_components: int, geometry: Geometry, plan: SeparationPlan
+) -> tuple[NDArray[np.uint32], int]:
+    """Split each component where it narrows.
+
+    Within a component: Euclidean distance to the background in mm, lightly smoothed; one marker for each maximum that
+    rises more than h above the pass to a higher one, h = max(`plan.h_min_mm`, `plan.h_fraction` * largest distance);
+    watershed of the negative distance from the markers. A component with one marker stays whole, and no voxel is lost.
+    Each component is worked on in RAS orientation, so that ties fall alike however the grid is oriented.
+
+    Parameters
+    ----------
+    components
+        (I, J, K) uint32, components 1..n, 0 for background; the outside of the grid counts as background.
+    n_components
+        n.
+    geometry
+        The grid.
+    plan
+        Depth of the maxima and connectivity.
+
+    Returns
+    -------
+    labels
+        (I, J, K) uint32, pieces 1..m, 0 for background; the first piece of a component keeps its number.
+    n_pieces
+        m.
+
+    References
+    ----------
+    Beucher S, Meyer F. The morphological approach to segmentation: the watershed transformation. In: Mathematical
+    Morphology in Image Processing (1993). Soille P. Morphological Image Analysis, 2nd ed. (2003), section 6.3.4
+    (h-maxima).
+    """
+    labels = components.copy(order="K")
+    n_pieces = n_components
+    view = _CanonicalView.of(geometry)
+    for number, box in enumerate(lesion_boxes(find_foreground(components), n_components), start=1):
+        if _is_too_small(box):
+            continue
+        pieces = _split(view.turn(components[box] == number), view.spacing, plan)
+        if pieces is None:
+            continue
+        crop = view.turn(labels[box])
+        is_further = pieces > 1
+        crop[is_further] = pieces[is_further] + np.uint32(n_pieces - 1)
+        n_pieces += int(pieces.max()) - 1
+    return labels, n_pieces
+
+
+@dataclass(frozen=True)
+class _CanonicalView:
+    """How to look at an array of some orientation as if it ran R, A, S."""
+
+    axes: tuple[int, ...]
+    directions: tuple[slice, ...]
+    spacing: tuple[float, ...]
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> _CanonicalView:
+        pairs = ("LR", "PA", "IS")
+        codes = geometry.axcodes
+        axes = tuple(next(axis for axis in range(3) if codes[axis] in pair) for pair in pairs)
+        directions = tuple(slice(None, None, 1 if codes[axis] in "RAS" else -1) for axis in axes)
+        return cls(axes, directions, tuple(geometry.spacing[axis] for axis in axes))
+
+    def turn(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array seen in R, A, S; a view, so writing to it writes to the array."""
+        return array.transpose(self.axes)[self.directions]
+
+
+def _is_too_small(box: Box) -> bool:
+    """True if all voxels in the box are neighbors of each other, so that two maxima cannot be apart."""
+    return all(extent.stop - extent.start <= 2 for extent in box)
+
+
+def _split(component: NDArray[np.bool_], spacing: tuple[float, ...], plan: SeparationPlan) -> NDArray[Any] | None:
+    """Pieces 1..m of a cropped component, or None if it stays whole."""
+    inside = np.pad(component, 1)
+    distance = ndimage.distance_transform_edt(inside, sampling=spacing)
+    h = max(plan.h_min_mm, plan.h_fraction * float(distance.max()))
+    distance = _smooth(distance, inside, spacing)
+    values = distance[inside]
+    if values.max() - values.min() <= h:  # no pass lies deep enough below the top
+        return None
+    is_top = local_maxima(distance, footprint=_CUBE)  # type: ignore[no-untyped-call]
+    tops, n_tops = ndimage.label(is_top, structure=_CUBE)
+    if n_tops == 1:
+        return None
+    neighbors = ndimage.generate_binary_structure(3, _RANK_OF_CONNECTIVITY[plan.connectivity])
+    basins = watershed(-distance, tops, neighbors, mask=inside)  # type: ignore[no-untyped-call]
+    heights = ndimage.maximum(distance, tops, np.arange(n_tops + 1))
+    piece_of_basin = _merge_shallow(heights, _passes(basins, distance, neighbors), h)
+    if piece_of_basin.max() == 1:
+        return None
+    pieces: NDArray[Any] = piece_of_basin[basins[1:-1, 1:-1, 1:-1]]
+    return pieces
+
+
+def _smooth(
+    distance: NDArray[np.float64], inside: NDArray[np.bool_], spacing: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """Take off the ripple that the voxel grid puts on the distance; 0 outside."""
+    sigma = [_SMOOTHING_PER_SPACING * min(spacing) / step for step in spacing]
+    smooth: NDArray[np.float64] = ndimage.gaussian_filter(distance, sigma, mode="constant")
+    smooth[~inside] = 0.0
+    return smooth
+
+
+def _passes(
+    basins: NDArray[np.int32], distance: NDArray[np.float64], neighbors: NDArray[np.bool_]
+) -> list[tuple[float, int, int]]:
+    """Height and the two basins of every pass between touching basins, highest first."""
+    n_basins = int(basins.max())
+    found: list[NDArray[np.intp]] = []
+    heights: list[NDArray[np.float64]] = []
+    for offset in np.argwhere(neighbors)[: np.count_nonzero(neighbors) // 2] - 1:  # the other half is its mirror image
+        here = tuple(slice(max(0, -step), min(0, -step) or None) for step in offset)
+        there = tuple(slice(max(0, step), min(0, step) or None) for step in offset)
+        first, second = basins[here], basins[there]
+        is_border = (first != second) & (first > 0) & (second > 0)
+        low, high = np.sort([first[is_border], second[is_border]], axis=0).astype(np.intp)
+        found.append(low * (n_basins + 1) + high)
+        heights.append(np.minimum(distance[here][is_border], distance[there][is_border]))
+    pairs, slots = np.unique(np.concatenate(found), return_inverse=True)
+    highest = np.zeros(pairs.size)
+    np.maximum.at(highest, slots.ravel(), np.concatenate(heights))
+    order = np.lexsort((pairs, -highest))
+    return [(float(highest[n]), *divmod(int(pairs[n]), n_basins + 1)) for n in order]
+
+
+def _merge_shallow(heights: NDArray[np.float64], passes: list[tuple[float, int, int]], h: float) -> NDArray[np.intp]:
+    """Piece (from 1) of each basin (n + 1,), once tops that rise h or less above a pass have joined its other side.
+
+    Going down through the passes, each one joins two mountains. The lower of the two, if shallow, belongs to the piece
+    that it meets there; else it remains a piece. This is the watershed from the h-maxima, without computing them.
+    """
+    mountain = list(range(heights.size))
+    piece = list(range(heights.size))
+    for height, a, b in passes:
+        lower, upper = sorted((_root(mountain, a), _root(mountain, b)), key=lambda top: (heights[top], -top))
+        if lower == upper:
+            continue
+        mountain[lower] = upper
+        if heights[lower] - height <= h:
+            inner, outer = (a, b) if _root(piece, a) == lower else (b, a)
+            piece[_root(piece, inner)] = _root(piece, outer)
+    roots = np.array([_root(piece, n) for n in range(heights.size)])
+    _, numbers = np.unique(roots, return_inverse=True)
+    return numbers.ravel()
+
+
+def _root(parents: list[int], node: int) -> int:
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
