@@ -1,0 +1,192 @@
+"""Data manifests: which cases a model was trained on or is measured with, where from, under which licence, which split.
+
+A manifest names files and their SHA-256; it never holds the data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medseg.core.labels import LabelScheme
+from medseg.core.volume import Units
+from medseg.errors import HashMismatch, InvalidManifest, ScanNotFound
+from medseg.io.hashes import sha256_of_file
+
+__all__ = [
+    "DataManifest",
+    "ManifestCase",
+    "ManifestChannel",
+    "ManifestFile",
+    "read_manifest",
+    "verify_case",
+]
+
+
+def _inside_root(path: str) -> str:
+    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError("must be a path below the manifest's root, without '..'")
+    return path
+
+
+def _class_number(number: int) -> int:
+    if not 1 <= number <= 65535:
+        raise ValueError("class numbers lie in 1..65535 (0 is background)")
+    return number
+
+
+_RelativePath = Annotated[str, AfterValidator(_inside_root)]
+_ClassNumber = Annotated[int, AfterValidator(_class_number)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ManifestChannel(_Part):
+    """One input channel: its name, DICOM modality, and the unit of its voxels."""
+
+    name: str
+    modality: str
+    units: Units = "stored"
+
+
+class ManifestFile(_Part):
+    """A file below the root (POSIX path) and the SHA-256 of its bytes."""
+
+    path: _RelativePath
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class ManifestCase(_Part):
+    """One case: an image a channel, its label map, and the fold that it is held out in (None: in no fold)."""
+
+    case_id: Annotated[str, Field(min_length=1)]
+    images: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
+    label: ManifestFile
+    fold: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def files(self) -> tuple[ManifestFile, ...]:
+        """Its images, then its label map."""
+        return (*self.images, self.label)
+
+
+class DataManifest(_Part):
+    """A set of cases.
+
+    Parameters
+    ----------
+    name, description
+        What the set is called and what it holds.
+    source, licence, licence_url, attribution
+        Where it came from, and on which terms it may be used.
+    root
+        Folder of the data, relative to the manifest file.
+    channels
+        The images of every case, in order.
+    labels
+        Class number in the label maps to class name; 0 is background and not listed.
+    cases
+        The cases, each with an own `case_id`.
+    notes
+        What whoever uses a model trained on this set must know; they go into its model card.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    description: str
+    source: str
+    licence: str
+    licence_url: str
+    attribution: str
+    root: str
+    channels: Annotated[tuple[ManifestChannel, ...], Field(min_length=1)]
+    labels: Annotated[Mapping[_ClassNumber, str], Field(min_length=1)]
+    cases: Annotated[tuple[ManifestCase, ...], Field(min_length=1)]
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        doubled = sorted(name for name, n in Counter(case.case_id for case in self.cases).items() if n > 1)
+        if doubled:
+            raise ValueError(f"case ids must differ; doubled: {', '.join(doubled)}")
+        for case in self.cases:
+            if len(case.images) != len(self.channels):
+                raise ValueError(f"{case.case_id} has {len(case.images)} image(s) for {len(self.channels)} channel(s)")
+        return self
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """The classes as a label scheme."""
+        return LabelScheme(classes=self.labels)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The fold numbers in use, sorted."""
+        return tuple(sorted({case.fold for case in self.cases if case.fold is not None}))
+
+
+def read_manifest(path: str | PathLike[str], data_root: str | PathLike[str] | None = None) -> tuple[DataManifest, Path]:
+    """Read a manifest; its files are not looked at (`verify_case` does).
+
+    Parameters
+    ----------
+    path
+        The manifest, JSON.
+    data_root
+        Folder of the data, instead of the one that the manifest names.
+
+    Returns
+    -------
+    manifest
+        The checked manifest.
+    root
+        Folder of the data.
+
+    Raises
+    ------
+    InvalidManifest
+        If the file is missing, no JSON, or a key is unknown, missing, malformed or contradicts another.
+    """
+    try:
+        manifest = DataManifest.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise InvalidManifest(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise InvalidManifest(f"{path}: {_explain(error)}") from error
+    root = Path(data_root) if data_root is not None else Path(path).parent / manifest.root
+    return manifest, root
+
+
+def verify_case(case: ManifestCase, root: str | PathLike[str]) -> None:
+    """Check that every file of a case is the file that the manifest names.
+
+    Raises
+    ------
+    ScanNotFound
+        If a file is missing.
+    HashMismatch
+        If a file has other bytes.
+    """
+    for file in case.files:
+        path = Path(root, file.path)
+        if not path.is_file():
+            raise ScanNotFound(f"{case.case_id}: {path} does not exist; is {root} the data's root folder?")
+        found = sha256_of_file(path)
+        if found != file.sha256:
+            raise HashMismatch(
+                f"{case.case_id}: {path} is not the file that the manifest names: expected SHA-256 {file.sha256}, "
+                f"got {found}. Fetch the data anew, or make a new manifest"
+            )
+
+
+def _explain(error: ValidationError) -> str:
+    details = error.errors(include_url=False)
+    lines = [f"{'.'.join(map(str, detail['loc'])) or 'the manifest'}: {detail['msg']}" for detail in details[:5]]
+    return "; ".join([*lines, *([f"and {len(details) - 5} more"] if len(details) > 5 else [])])

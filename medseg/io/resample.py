@@ -1,0 +1,114 @@
+"""Linear interpolation of a map from one grid onto another, slab by slab.
+
+MONAI and scipy interpolate a whole volume through a dense coordinate grid, even where the axes of the two grids run
+parallel. There the interpolation is separable: one gather and one blend along each axis, in as much memory as one
+slab takes. Grids that are rotated against each other go through `scipy.ndimage.map_coordinates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medseg.core.geometry import Geometry
+
+__all__ = ["resample_linear", "resampled_slabs"]
+
+_PARALLEL_TOLERANCE_VOXELS = 1e-3  # how far parallel axes may drift apart over the whole grid
+_ROUNDING_VOXELS = 1e-7
+_SLAB_VOXELS = 4_000_000  # output voxels a slab: 16 MB for each channel in float32
+
+FloatArray = NDArray[np.float32]
+
+
+def resample_linear(array: FloatArray, source: Geometry, target: Geometry) -> FloatArray:
+    """Values of a map at the voxel centers of another grid.
+
+    Parameters
+    ----------
+    array
+        (C, I, J, K) float32 on `source`.
+    source, target
+        The two grids.
+
+    Returns
+    -------
+    (C, I', J', K') float32 on `target`; beyond the outermost voxel centers the nearest value goes on.
+    """
+    return np.concatenate([slab for _, slab in resampled_slabs(array, source, target)], axis=1)
+
+
+def resampled_slabs(array: FloatArray, source: Geometry, target: Geometry) -> Iterator[tuple[slice, FloatArray]]:
+    """`resample_linear` in pieces along the target's first axis: (slice of that axis, values of that slab)."""
+    to_source = np.linalg.inv(source.affine) @ target.affine
+    source_axes = _parallel_axes(to_source, target)
+    for part in _slab_slices(target):
+        if source_axes is None:
+            yield part, _slab_by_coordinates(array, to_source, target, part)
+        else:
+            yield part, _slab_by_axis(array, to_source, source_axes, target, part)
+
+
+def _slab_slices(target: Geometry) -> Iterator[slice]:
+    n_rows = max(1, _SLAB_VOXELS // (target.shape[1] * target.shape[2]))
+    for start in range(0, target.shape[0], n_rows):
+        yield slice(start, min(start + n_rows, target.shape[0]))
+
+
+def _parallel_axes(to_source: NDArray[np.float64], target: Geometry) -> tuple[int, int, int] | None:
+    """For each target axis the source axis that it runs along, or None if the grids are rotated or sheared."""
+    drift = np.abs(to_source[:3, :3]) * np.array(target.shape)  # voxels of drift over the whole grid
+    axes = [int(np.argmax(np.abs(to_source[:3, axis]))) for axis in range(3)]
+    if sorted(axes) != [0, 1, 2]:
+        return None
+    for target_axis, source_axis in enumerate(axes):
+        drift[source_axis, target_axis] = 0.0
+    return (axes[0], axes[1], axes[2]) if drift.max() <= _PARALLEL_TOLERANCE_VOXELS else None
+
+
+def _slab_by_axis(
+    array: FloatArray, to_source: NDArray[np.float64], source_axes: tuple[int, int, int], target: Geometry, part: slice
+) -> FloatArray:
+    values = array.transpose(0, *(axis + 1 for axis in source_axes))
+    for target_axis in range(3):
+        source_axis = source_axes[target_axis]
+        start, stop = (part.start, part.stop) if target_axis == 0 else (0, target.shape[target_axis])
+        positions = to_source[source_axis, target_axis] * np.arange(start, stop) + to_source[source_axis, 3]
+        values = _blend_along(values, positions, target_axis + 1)
+    return values
+
+
+def _blend_along(values: FloatArray, positions: NDArray[np.float64], axis: int) -> FloatArray:
+    """Linear interpolation along one axis at fractional positions, clamped to the outermost centers."""
+    n = values.shape[axis]
+    clamped = np.clip(_snapped(positions), 0, n - 1)
+    below = np.floor(clamped).astype(np.intp)
+    weight = (clamped - below).astype(np.float32)
+    above = np.minimum(below + 1, n - 1)
+    shape = [1] * values.ndim
+    shape[axis] = len(positions)
+    low = np.take(values, below, axis=axis)
+    high = np.take(values, above, axis=axis)
+    high -= low
+    high *= weight.reshape(shape)
+    low += high
+    return low
+
+
+def _snapped(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions that miss a voxel center by rounding alone are on it: the grid's own values come back bit for bit."""
+    nearest: NDArray[np.float64] = np.rint(positions)
+    return np.where(np.abs(positions - nearest) < _ROUNDING_VOXELS, nearest, positions)
+
+
+def _slab_by_coordinates(
+    array: FloatArray, to_source: NDArray[np.float64], target: Geometry, part: slice
+) -> FloatArray:
+    index = np.indices((part.stop - part.start, *target.shape[1:]), dtype=np.float64)
+    index[0] += part.start
+    coordinates = np.tensordot(to_source[:3, :3], index, axes=1) + to_source[:3, 3][:, None, None, None]
+    slabs = [ndimage.map_coordinates(channel, coordinates, order=1, mode="nearest") for channel in array]
+    return np.stack(slabs).astype(np.float32, copy=False)
