@@ -1,0 +1,134 @@
+"""Segmenter: a trained network, ready on its device, that turns volumes into semantic maps."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from medseg.core.monitor import Monitor
+from medseg.core.plan import InferencePlan, Plan
+from medseg.core.semantic import SemanticMap
+from medseg.core.volume import Units, Volume
+from medseg.errors import ChannelMismatch
+from medseg.inference.device import Precision, place, resolve_device, resolve_precision
+from medseg.inference.export import softmax, to_scan_grid
+from medseg.inference.sliding_window import predict_logits, predict_with_fallback
+from medseg.transforms.border import geometry_of
+from medseg.transforms.keys import IMAGE
+from medseg.transforms.preprocess import network_input
+
+__all__ = ["Engine", "Segmenter"]
+
+Engine = Literal["torch"]
+
+logger = logging.getLogger(__name__)
+
+
+class Segmenter:
+    """A network with its plan, held ready: build it once, use it for every case.
+
+    `medseg.load_segmenter` makes one from a model on disk.
+
+    Parameters
+    ----------
+    network
+        Torch module from (B, C, I, J, K) to logits (B, N, I, J, K); moved to the device, evaluation mode.
+    plan
+        The model's plan.
+    weights_sha256
+        Hash of the weights file, for the provenance; empty for weights that never were a file.
+    device
+        "auto", "cpu", "cuda" or "cuda:N".
+    engine
+        What runs the network: "torch".
+    precision
+        "auto", "float32", "bfloat16" or "float16".
+
+    Raises
+    ------
+    UsageError
+        If the device is not there.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: Plan,
+        *,
+        weights_sha256: str = "",
+        device: str = "auto",
+        engine: Engine = "torch",
+        precision: Precision = "auto",
+    ) -> None:
+        self.plan = plan
+        self.weights_sha256 = weights_sha256
+        self.engine: Engine = engine
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self._network = place(network, self.device).eval()
+        self._prepare = network_input(plan)
+
+    def __repr__(self) -> str:
+        return f"Segmenter({self.plan.name!r}, {self.device}, {self.precision})"
+
+    @property
+    def units(self) -> tuple[Units, ...]:
+        """The voxel unit that each channel must be loaded in."""
+        return tuple(channel.units for channel in self.plan.channels)
+
+    def segment(self, volume: Volume, monitor: Monitor | None = None) -> tuple[SemanticMap, tuple[str, ...]]:
+        """Classify every voxel of a volume.
+
+        Parameters
+        ----------
+        volume
+            (C, I, J, K), the model's channels in order and unit.
+        monitor
+            Told of stages and windows.
+
+        Returns
+        -------
+        The semantic map on the volume's own grid, and notes on what did not go as planned.
+
+        Raises
+        ------
+        ChannelMismatch
+            If the volume has another number of channels than the model.
+        """
+        monitor = monitor or Monitor()
+        self.check_channels(len(volume.channels))
+        with monitor.stage("preprocess"):
+            image: MetaTensor = self._prepare({IMAGE: volume})[IMAGE]
+            grid = geometry_of(image)
+        with monitor.stage("network"):
+            logits, note = self._predict(image.as_tensor(), monitor)
+        with monitor.stage("export"):
+            probabilities = softmax(logits.numpy())
+            semantic = to_scan_grid(probabilities, grid, volume.geometry, self.plan.labels)
+        return semantic, (() if note is None else (note,))
+
+    def check_channels(self, n_channels: int) -> None:
+        """Refuse another number of channels than the model has: ChannelMismatch."""
+        wanted = [channel.name for channel in self.plan.channels]
+        if n_channels != len(wanted):
+            raise ChannelMismatch(
+                f"model {self.plan.name} wants {len(wanted)} channel(s) ({', '.join(wanted)}); the scan has "
+                f"{n_channels}. Give one file or folder for each, in that order."
+            )
+
+    def _predict(self, image: torch.Tensor, monitor: Monitor) -> tuple[torch.Tensor, str | None]:
+        def predict(device: torch.device, inference: InferencePlan) -> torch.Tensor:
+            same = device == self.device
+            network = self._network if same else place(self._network, device)
+            precision = self.precision if same else resolve_precision("auto", device)
+            try:
+                return predict_logits(network, image, inference, device=device, precision=precision, monitor=monitor)
+            finally:
+                if not same:
+                    place(self._network, self.device)
+
+        return predict_with_fallback(predict, self.device, self.plan.inference)

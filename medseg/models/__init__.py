@@ -1,0 +1,1 @@
+"""One door to any model: `load_segmenter`."""

@@ -1,0 +1,59 @@
+"""medseg's own MONAI bundles: a folder with configs, weights and a model card.
+
+NAME/
+LICENSE
+configs/metadata.json     what the MONAI bundle specification asks for
+configs/inference.json    the same model for `python -m monai.bundle run`
+configs/plan.json         the plan: what medseg itself reads
+models/model.pt           a plain state dict
+docs/README.md            the model card
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.core.plan import Plan
+from medseg.errors import InvalidBundle
+
+__all__ = ["Bundle", "METADATA_PATH", "MODEL_CARD_PATH", "PLAN_PATH", "WEIGHTS_PATH", "read_bundle"]
+
+PLAN_PATH = Path("configs") / "plan.json"
+METADATA_PATH = Path("configs") / "metadata.json"
+INFERENCE_PATH = Path("configs") / "inference.json"
+WEIGHTS_PATH = Path("models") / "model.pt"
+MODEL_CARD_PATH = Path("docs") / "README.md"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle folder whose plan has been read; weights not in memory."""
+
+    folder: Path
+    plan: Plan
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / WEIGHTS_PATH
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle's plan and check that its weights are there.
+
+    Raises
+    ------
+    InvalidBundle
+        If the plan or the weights are missing, or the plan is not valid.
+    """
+    plan_file = folder / PLAN_PATH
+    if not plan_file.is_file():
+        raise InvalidBundle(
+            f"{folder}: no {PLAN_PATH} there, so this is not a model that medseg trained; "
+            "this version runs medseg's own bundles (see `medseg train`)"
+        )
+    bundle = Bundle(folder, Plan.from_json(plan_file.read_text(encoding="utf-8"), source=str(plan_file)))
+    if not bundle.weights.is_file():
+        raise InvalidBundle(f"{folder}: no weights at {WEIGHTS_PATH}; the bundle is incomplete")
+    return bundle

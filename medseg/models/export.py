@@ -1,0 +1,290 @@
+"""Write a trained network as a MONAI bundle.
+
+The bundle follows MONAI's bundle specification and runs with `python -m monai.bundle run` without medseg; medseg
+itself reads only its plan and its weights. See docs/reference/bundle.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg.core.plan import IntensityPlan, Plan
+from medseg.io.atomic import atomic_folder
+from medseg.io.json_files import write_json
+from medseg.models.bundle import INFERENCE_PATH, METADATA_PATH, MODEL_CARD_PATH, PLAN_PATH, WEIGHTS_PATH
+from medseg.networks.build import smallest_divisor
+from medseg.networks.unet import unet_arguments
+
+__all__ = ["inference_config", "metadata", "write_bundle"]
+
+_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+_LICENSE_TEXT = """The configuration and weights in this bundle are licensed under the Apache License, Version 2.0
+(http://www.apache.org/licenses/LICENSE-2.0). They come WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND.
+For research use only: this is no medical device.
+
+The weights were trained on:
+{data_source}
+"""
+
+
+def write_bundle(
+    folder: Path,
+    plan: Plan,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    description: str,
+    data_source: str,
+    n_cases: int,
+    model_card: str,
+    eval_metrics: Mapping[str, float] | None = None,
+    json_files: Mapping[Path, Any] | None = None,
+) -> None:
+    """Write a bundle, all of it or nothing.
+
+    Parameters
+    ----------
+    folder
+        The bundle's folder.
+    plan, weights
+        The model: its plan, and its state dict.
+    description, data_source, n_cases
+        For the metadata: what it does, what it was trained on, on how many cases.
+    model_card
+        Markdown text of `docs/README.md`.
+    eval_metrics
+        For the metadata, by name.
+    json_files
+        Further JSON files, by path within the bundle.
+
+    Raises
+    ------
+    OutputNotWritable
+        If the folder cannot be written.
+    """
+    files = {
+        PLAN_PATH: plan.model_dump(mode="json"),
+        METADATA_PATH: metadata(plan, description, data_source, n_cases, eval_metrics),
+        INFERENCE_PATH: inference_config(plan),
+        **(json_files or {}),
+    }
+    with atomic_folder(folder) as draft:
+        for name, value in files.items():
+            write_json(value, draft / name)
+        _write_text(draft / "LICENSE", _LICENSE_TEXT.format(data_source=data_source))
+        _write_text(draft / MODEL_CARD_PATH, model_card)
+        (draft / WEIGHTS_PATH).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({name: tensor.contiguous() for name, tensor in weights.items()}, draft / WEIGHTS_PATH)
+
+
+def metadata(
+    plan: Plan,
+    description: str,
+    data_source: str,
+    n_cases: int,
+    eval_metrics: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """What `configs/metadata.json` holds, after MONAI's schema of 2024-07-25.
+
+    Required and optional packages are both listed: older tools read one key, the schema wants the other.
+    """
+    optional = {"nibabel": version("nibabel"), "pytorch-ignite": "0.5.2"}
+    return {
+        "schema": _SCHEMA,
+        "version": "0.1.0",
+        "changelog": {"0.1.0": "first version"},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").split("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": optional,
+        "optional_packages_version": optional,
+        "name": plan.name,
+        "task": "Lesion segmentation",
+        "description": description,
+        "authors": "The medseg authors",
+        "copyright": "Copyright (c) the medseg authors",
+        "data_source": data_source,
+        "data_type": "nifti",
+        "intended_use": "Research use only. This is no medical device.",
+        "training_cases": n_cases,
+        "eval_metrics": dict(eval_metrics or {}),
+        "network_data_format": {
+            "inputs": {"image": _image_format(plan)},
+            "outputs": {"pred": _prediction_format(plan)},
+        },
+    }
+
+
+def inference_config(plan: Plan) -> dict[str, Any]:
+    """What `configs/inference.json` holds: the plan in the words of MONAI's bundle language."""
+    return {
+        "imports": ["$import glob", "$import torch"],
+        "bundle_root": ".",
+        "output_dir": "$@bundle_root + '/eval'",
+        "dataset_dir": "$@bundle_root + '/data'",
+        "datalist": "$list(sorted(glob.glob(@dataset_dir + '/*.nii.gz')))",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": {"_target_": "UNet", **_unet(plan)},
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(plan)},
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': i} for i in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 1,
+            "shuffle": False,
+            "num_workers": 0,
+        },
+        "inferer": {
+            "_target_": "SlidingWindowInferer",
+            "roi_size": list(plan.inference.patch_size),
+            "sw_batch_size": plan.inference.windows_per_batch,
+            "overlap": plan.inference.overlap,
+            "mode": plan.inference.blend,
+        },
+        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing()},
+        "handlers": _handlers(),
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+        },
+        "initialize": ["$torch.manual_seed(0)"],
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _handlers() -> list[dict[str, Any]]:
+    return [
+        {
+            "_target_": "CheckpointLoader",
+            "load_path": f"$@bundle_root + '/{WEIGHTS_PATH.as_posix()}'",
+            "load_dict": {"model": "@network"},
+            "map_location": "@device",
+        },
+        {"_target_": "StatsHandler", "iteration_log": False},
+    ]
+
+
+def _unet(plan: Plan) -> dict[str, Any]:
+    return unet_arguments(plan.network, n_inputs=len(plan.channels), n_outputs=plan.labels.highest + 1)
+
+
+def _preprocessing(plan: Plan) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [
+        {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader", "ensure_channel_first": True},
+        {
+            "_target_": "Orientationd",
+            "keys": "image",
+            "axcodes": plan.orientation,
+            "labels": [["L", "R"], ["P", "A"], ["I", "S"]],
+        },
+    ]
+    if plan.spacing_mm is not None:
+        steps.append(
+            {
+                "_target_": "Spacingd",
+                "keys": "image",
+                "pixdim": list(plan.spacing_mm),
+                "mode": "bilinear",
+                "padding_mode": "border",
+                "dtype": "$torch.float32",
+            }
+        )
+    return [*steps, *_intensity_steps(plan)]
+
+
+def _intensity_steps(plan: Plan) -> list[dict[str, Any]]:
+    """MONAI's own transforms for one channel; several channels with their own mappings need medseg's."""
+    if len(plan.channels) > 1:
+        plans = [channel.intensity.model_dump(mode="json") for channel in plan.channels]
+        return [{"_target_": "medseg.transforms.preprocess.MapIntensityd", "keys": "image", "plans": plans}]
+    intensity: IntensityPlan = plan.channels[0].intensity
+    window = {"a_min": intensity.low, "a_max": intensity.high, "b_min": intensity.low, "b_max": intensity.high}
+    steps: list[dict[str, Any]] = [{"_target_": "ScaleIntensityRanged", "keys": "image", **window, "clip": True}]
+    if intensity.transform == "sqrt":
+        steps.append({"_target_": "Lambdad", "keys": "image", "func": "$torch.sqrt"})
+    if (intensity.shift, intensity.scale) != (0.0, 1.0):
+        steps.append(
+            {
+                "_target_": "NormalizeIntensityd",
+                "keys": "image",
+                "subtrahend": intensity.shift,
+                "divisor": intensity.scale,
+            }
+        )
+    return steps
+
+
+def _postprocessing() -> list[dict[str, Any]]:
+    return [
+        {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+        {
+            "_target_": "Invertd",
+            "keys": "pred",
+            "transform": "@preprocessing",
+            "orig_keys": "image",
+            "nearest_interp": False,
+            "to_tensor": True,
+        },
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {
+            "_target_": "SaveImaged",
+            "keys": "pred",
+            "output_dir": "@output_dir",
+            "output_postfix": "semantic",
+            "output_dtype": "$torch.uint8",
+            "resample": False,
+        },
+    ]
+
+
+def _image_format(plan: Plan) -> dict[str, Any]:
+    intensities = [channel.intensity for channel in plan.channels]
+    root = [0.5 if intensity.transform == "sqrt" else 1.0 for intensity in intensities]
+    ends = [
+        (value**power - intensity.shift) / intensity.scale
+        for intensity, power in zip(intensities, root, strict=True)
+        for value in (intensity.low, intensity.high)
+    ]
+    return {
+        "type": "image",
+        "format": "intensity",
+        "modality": ", ".join(channel.modality for channel in plan.channels),
+        "num_channels": len(plan.channels),
+        "spatial_shape": [f"{divisor}*n" for divisor in smallest_divisor(plan.network)],
+        "dtype": "float32",
+        "value_range": [min(ends), max(ends)],
+        "is_patch_data": True,
+        "channel_def": {str(number): channel.name for number, channel in enumerate(plan.channels)},
+    }
+
+
+def _prediction_format(plan: Plan) -> dict[str, Any]:
+    return {
+        "type": "image",
+        "format": "segmentation",
+        "num_channels": plan.labels.highest + 1,
+        "spatial_shape": [f"{divisor}*n" for divisor in smallest_divisor(plan.network)],
+        "dtype": "float32",
+        "value_range": [0, 1],
+        "is_patch_data": True,
+        "channel_def": {"0": "background", **{str(number): name for number, name in plan.labels.classes.items()}},
+    }
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Torch modules, and the one safe way to load their weights."""
