@@ -1,0 +1,1 @@
+"""Scores of cases and cohorts, with intervals."""

@@ -1,0 +1,1 @@
+"""From a data manifest to a trained MONAI bundle."""

@@ -1,0 +1,61 @@
+"""The state of a training run on disk: tensors and plain values, loaded without running code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medseg.core.plan import Plan
+from medseg.errors import TrainingError
+from medseg.io.atomic import atomic_path
+
+__all__ = ["RunState", "read_checkpoint", "write_checkpoint"]
+
+
+@dataclass
+class RunState:
+    """What changes while a network is trained; `step` counts finished steps."""
+
+    network: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+
+def write_checkpoint(path: Path, state: RunState, plan: Plan) -> None:
+    """Write the run's state under a temporary name, then rename it."""
+    with atomic_path(path) as draft:
+        torch.save(
+            {
+                "step": state.step,
+                "plan_sha256": plan.sha256,
+                "network": state.network.state_dict(),
+                "average": state.average.state_dict(),
+                "optimizer": state.optimizer.state_dict(),
+            },
+            draft,
+        )
+
+
+def read_checkpoint(path: Path, state: RunState, plan: Plan) -> None:
+    """Put a written state back into a run.
+
+    Raises
+    ------
+    TrainingError
+        If the checkpoint was made with another plan.
+    """
+    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if saved["plan_sha256"] != plan.sha256:
+        raise TrainingError(
+            f"{path}: this checkpoint was made with another plan (SHA-256 {saved['plan_sha256'][:12]}..., now "
+            f"{plan.sha256[:12]}...); give the same plan, or start anew without --resume"
+        )
+    state.network.load_state_dict(saved["network"])
+    state.average.load_state_dict(saved["average"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.step = int(saved["step"])

@@ -1,0 +1,171 @@
+"""Cross-validation: how well the same training does on patients that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from medseg.core.lesions import LesionMap
+from medseg.core.monitor import Monitor
+from medseg.core.plan import Plan
+from medseg.errors import TrainingError
+from medseg.evaluation.cohort import Interval, bootstrap_mean
+from medseg.inference.segmenter import Segmenter
+from medseg.io.json_files import write_json
+from medseg.io.scan import load_volume
+from medseg.lesions.separate import separate_lesions
+from medseg.metrics.overlap import dice
+from medseg.networks.build import build_network
+from medseg.training.datasets import LabelledCase, TrainingCase
+from medseg.training.loop import fit
+
+__all__ = ["CaseScore", "CrossValidation", "fold_numbers", "run_fold", "summarize"]
+
+_FOUND_OVERLAP = 0.5  # share of a reference lesion's voxels that must be predicted for it to count as found
+
+
+class CaseScore(BaseModel):
+    """How one held-out patient went.
+
+    `n_found` counts reference lesions of which at least half of the voxels were predicted; `n_false` counts predicted
+    lesions that touch no reference voxel.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case_id: str
+    fold: int
+    dice: float | None
+    reference_ml: float
+    predicted_ml: float
+    n_reference: int
+    n_found: int
+    n_predicted: int
+    n_false: int
+
+    @property
+    def volume_error_ml(self) -> float:
+        """Predicted minus reference volume, in milliliters."""
+        return self.predicted_ml - self.reference_ml
+
+
+class CrossValidation(BaseModel):
+    """All held-out patients, with means and 95 % bootstrap intervals over patients."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_folds: int
+    plan_sha256: str
+    dice: Interval
+    absolute_volume_error_ml: Interval
+    absolute_relative_volume_error: Interval
+    sensitivity: float
+    n_reference: int
+    n_found: int
+    n_false: int
+    cases: tuple[CaseScore, ...]
+
+
+def fold_numbers(cases: Sequence[LabelledCase]) -> tuple[int, ...]:
+    """The folds that a manifest's cases are in.
+
+    Raises
+    ------
+    TrainingError
+        If a case has no fold, or there is only one.
+    """
+    without = [case.case_id for case in cases if case.fold is None]
+    if without:
+        raise TrainingError(f"cross-validation needs a fold for every case; without one: {', '.join(without[:5])}")
+    numbers = sorted({case.fold for case in cases if case.fold is not None})
+    if len(numbers) < 2:
+        raise TrainingError(f"cross-validation needs at least two folds; the manifest has {numbers}")
+    return tuple(numbers)
+
+
+def run_fold(
+    fold: int,
+    labelled: Sequence[LabelledCase],
+    loaded: Sequence[TrainingCase],
+    plan: Plan,
+    folder: Path,
+    *,
+    device: torch.device,
+    resume: bool,
+    monitor: Monitor,
+) -> list[CaseScore]:
+    """Train on the other folds, score this one's patients on their own grids; scores also go to `scores.json`.
+
+    With `resume`, a fold that was scored with the same plan is read and not trained again.
+    """
+    scores_file = folder / "scores.json"
+    if resume and scores_file.is_file():
+        saved = _FoldScores.model_validate_json(scores_file.read_text(encoding="utf-8"))
+        if saved.plan_sha256 == plan.sha256:
+            return list(saved.cases)
+    training = [ready for case, ready in zip(labelled, loaded, strict=True) if case.fold != fold]
+    weights = fit(training, plan, folder, device=device, resume=resume, monitor=monitor)
+    network = build_network(plan)
+    network.load_state_dict(weights)
+    segmenter = Segmenter(network, plan, device=str(device))
+    scores = [_score(case, fold, segmenter) for case in labelled if case.fold == fold]
+    write_json(_FoldScores(plan_sha256=plan.sha256, cases=tuple(scores)).model_dump(mode="json"), scores_file)
+    return scores
+
+
+def summarize(scores: Sequence[CaseScore], plan: Plan) -> CrossValidation:
+    """Means and intervals over all held-out patients."""
+    dices = [score.dice for score in scores if score.dice is not None]
+    with_lesion = [score for score in scores if score.reference_ml > 0]
+    n_reference = sum(score.n_reference for score in scores)
+    n_found = sum(score.n_found for score in scores)
+    return CrossValidation(
+        n_folds=len({score.fold for score in scores}),
+        plan_sha256=plan.sha256,
+        dice=bootstrap_mean(dices),
+        absolute_volume_error_ml=bootstrap_mean([abs(score.volume_error_ml) for score in scores]),
+        absolute_relative_volume_error=bootstrap_mean(
+            [abs(score.volume_error_ml) / score.reference_ml for score in with_lesion]
+        ),
+        sensitivity=n_found / max(n_reference, 1),
+        n_reference=n_reference,
+        n_found=n_found,
+        n_false=sum(score.n_false for score in scores),
+        cases=tuple(sorted(scores, key=lambda score: score.case_id)),
+    )
+
+
+class _FoldScores(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan_sha256: str
+    cases: tuple[CaseScore, ...]
+
+
+def _score(case: LabelledCase, fold: int, segmenter: Segmenter) -> CaseScore:
+    semantic, _ = segmenter.segment(load_volume(case.scan, units=segmenter.units))
+    predicted = separate_lesions(semantic, segmenter.plan.separation)
+    reference = separate_lesions(case.reference, segmenter.plan.separation)
+    voxel_ml = case.scan.geometry.voxel_volume_ml
+    return CaseScore(
+        case_id=case.case_id,
+        fold=fold,
+        dice=dice(predicted.array > 0, reference.array > 0),
+        reference_ml=float(np.count_nonzero(reference.array) * voxel_ml),
+        predicted_ml=float(np.count_nonzero(predicted.array) * voxel_ml),
+        n_reference=reference.n_lesions,
+        n_found=_n_covered(reference, predicted, _FOUND_OVERLAP),
+        n_predicted=predicted.n_lesions,
+        n_false=predicted.n_lesions - _n_covered(predicted, reference, 0.0),
+    )
+
+
+def _n_covered(lesions: LesionMap, by: LesionMap, share: float) -> int:
+    """How many lesions have at least this share (and at least one) of their voxels inside the other map's lesions."""
+    sizes = np.bincount(lesions.array.ravel(), minlength=lesions.n_lesions + 1)[1:]
+    covered = np.bincount(lesions.array[by.array > 0], minlength=lesions.n_lesions + 1)[1:]
+    return int(np.count_nonzero((covered > 0) & (covered >= share * sizes)))

@@ -1,0 +1,184 @@
+"""The training loop: one network, one plan, a number of steps, read from top to bottom.
+
+Seeded by the step, it can be killed anywhere and goes on from its last checkpoint to the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medseg.core.monitor import Monitor
+from medseg.core.plan import Plan, TrainingPlan
+from medseg.errors import TrainingError
+from medseg.inference.device import Precision, autocast, place, place_input
+from medseg.networks.build import build_network
+from medseg.training.checkpoints import RunState, read_checkpoint, write_checkpoint
+from medseg.training.datasets import TrainingCase, batches
+from medseg.training.losses import segmentation_loss
+
+__all__ = ["fit", "learning_rate"]
+
+logger = logging.getLogger(__name__)
+
+_GRADIENT_NORM = 12.0  # as nnU-Net clips
+_LOG_EVERY = 50
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def learning_rate(step: int, plan: TrainingPlan) -> float:
+    """Linear warm-up, then half a cosine down to 0."""
+    warm_up = min(1.0, (step + 1) / max(plan.warmup_steps, 1))
+    return plan.learning_rate * warm_up * 0.5 * (1.0 + math.cos(math.pi * step / plan.steps))
+
+
+def fit(
+    cases: Sequence[TrainingCase],
+    plan: Plan,
+    folder: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    monitor: Monitor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Train a network.
+
+    Parameters
+    ----------
+    cases
+        At least one.
+    plan
+        Network, patch, steps, seed.
+    folder
+        Where `checkpoint.pt` and `train.log` (one JSON object a line) go.
+    device
+        Where the network is trained; autocast and channels-last on CUDA.
+    resume
+        Go on from the checkpoint in `folder` if there is one.
+    monitor
+        Told of each step.
+
+    Returns
+    -------
+    The exponential moving average of the weights over the steps, on the CPU.
+
+    Raises
+    ------
+    TrainingError
+        If there is no case, the loss is not finite, or the checkpoint was made with another plan.
+    """
+    if not cases:
+        raise TrainingError("no case to train on")
+    monitor = monitor or Monitor()
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    state = _fresh_state(plan, device)
+    if resume and checkpoint.is_file():
+        read_checkpoint(checkpoint, state, plan)
+        logger.info("%s: goes on after step %d", folder.name, state.step)
+    monitor.expect(plan.training.steps)
+    monitor.advance(state.step)
+    precision = _training_precision(device)
+    loss_function = segmentation_loss()
+    with (folder / "train.log").open("a" if resume else "w", encoding="utf-8") as log:
+        window = _LossWindow()
+        for batch in _ahead(batches(cases, plan, state.step), plan.training.steps - state.step):
+            loss = _step(state, batch, plan.training, loss_function, device, precision)
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss is {loss} at step {state.step}; try a lower learning rate")
+            window.add(loss)
+            monitor.advance()
+            if state.step % _LOG_EVERY == 0 or state.step == plan.training.steps:
+                log.write(json.dumps({"step": state.step, **window.flush()}) + "\n")
+                log.flush()
+            if state.step % plan.training.checkpoint_every == 0 or state.step == plan.training.steps:
+                write_checkpoint(checkpoint, state, plan)
+    return {name: tensor.detach().cpu() for name, tensor in state.average.state_dict().items()}
+
+
+def _fresh_state(plan: Plan, device: torch.device) -> RunState:
+    torch.manual_seed(plan.training.seed)
+    network = place(build_network(plan), device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=plan.training.learning_rate, weight_decay=plan.training.weight_decay
+    )
+    return RunState(network.train(), deepcopy(network).eval(), optimizer)
+
+
+def _step(
+    state: RunState,
+    batch: Batch,
+    plan: TrainingPlan,
+    loss_function: nn.Module,
+    device: torch.device,
+    precision: Precision,
+) -> float:
+    torch.manual_seed(plan.seed + state.step)  # dropout follows from the step, also after a resume
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(state.step, plan)
+    images, labels = place_input(batch[0], device), batch[1].to(device, non_blocking=True)
+    with autocast(device, precision):
+        logits = state.network(images)
+    loss: torch.Tensor = loss_function(logits, labels)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
+    state.optimizer.step()
+    state.step += 1
+    _update_average(state, plan.ema_decay)
+    return float(loss.item())
+
+
+@torch.no_grad()
+def _update_average(state: RunState, decay: float) -> None:
+    """Moving average of all weights; the first steps count for less, as the average has no past yet."""
+    decay = min(decay, state.step / (state.step + 9))
+    for mean, now in zip(state.average.state_dict().values(), state.network.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(now, 1.0 - decay)
+        else:
+            mean.copy_(now)
+
+
+def _training_precision(device: torch.device) -> Precision:
+    """bfloat16 on cards that have it; float16 would need loss scaling, and on CPU half precision is not faster."""
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def _ahead(source: Iterator[Batch], n: int) -> Iterator[Batch]:
+    """The first n batches, the next one being drawn in a thread while the network works on the present one."""
+    if n <= 0:
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, source)
+        for left in range(n - 1, -1, -1):
+            batch = coming.result()
+            if left:
+                coming = pool.submit(next, source)
+            yield batch
+
+
+class _LossWindow:
+    """Mean loss and seconds since the last line of the log."""
+
+    def __init__(self) -> None:
+        self._losses: list[float] = []
+        self._start = time.perf_counter()
+
+    def add(self, loss: float) -> None:
+        self._losses.append(loss)
+
+    def flush(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self._start
+        mean = sum(self._losses) / max(len(self._losses), 1)
+        self._losses, self._start = [], time.perf_counter()
+        return {"loss": round(mean, 5), "seconds": round(seconds, 2)}

@@ -1,0 +1,105 @@
+"""The model card: what a bundle is, what it was trained on, what it is worth, where it fails."""
+
+from __future__ import annotations
+
+from medseg.core.plan import Plan
+from medseg.io.manifest import DataManifest
+from medseg.training.cross_validation import CaseScore, CrossValidation
+
+__all__ = ["model_card"]
+
+_POOR_DICE = 0.7
+
+
+def model_card(plan: Plan, data: DataManifest, validation: CrossValidation | None) -> str:
+    """The card as Markdown text; every figure in it comes from the arguments."""
+    sections = [
+        f"# {plan.name}",
+        data.description,
+        "**For research use only. This is no medical device.**",
+        "## Data\n\n" + _data_text(data),
+        "## Model and training\n\n" + _training_text(plan),
+        "## What it is worth on patients that it has not seen\n\n" + _worth_text(validation),
+        "## Limits\n\n" + "\n".join(f"* {note}" for note in (*_limits(plan), *data.notes)),
+        f"## Use\n\n    medseg segment SCAN --model {plan.name} -o OUT\n\n"
+        "or, without medseg and without lesions, with plain MONAI:\n\n"
+        "    python -m monai.bundle run --config_file configs/inference.json --bundle_root . --dataset_dir SCANS\n",
+    ]
+    return "\n\n".join(sections)
+
+
+def _data_text(data: DataManifest) -> str:
+    channels = ", ".join(f"{channel.name} ({channel.modality}, {channel.units})" for channel in data.channels)
+    classes = ", ".join(f"{number} = {name}" for number, name in data.labels.items())
+    return (
+        f"{len(data.cases)} cases. Channels: {channels}. Classes: {classes}.\n\n"
+        f"Source: {data.source}\n\nLicense of the data: {data.licence} ({data.licence_url})\n\n{data.attribution}"
+    )
+
+
+def _training_text(plan: Plan) -> str:
+    network, training = plan.network, plan.training
+    grid = "its own grid" if plan.spacing_mm is None else " x ".join(f"{s:g}" for s in plan.spacing_mm) + " mm"
+    return (
+        f"3-D U-Net with {', '.join(map(str, network.filters))} filters, {network.residual_units} residual units a "
+        f"level, {network.norm} normalization. Scans are brought to {plan.orientation} orientation and {grid}; windows "
+        f"of {' x '.join(map(str, plan.inference.patch_size))} voxels.\n\n"
+        f"{training.steps} steps of {training.batch_size} patches, AdamW, learning rate {training.learning_rate:g}, "
+        f"Dice and cross-entropy loss, flips, rotations, scalings, intensity changes, noise and blur; the weights are "
+        f"the moving average over the steps (decay {training.ema_decay:g}). Seed {training.seed}."
+    )
+
+
+def _worth_text(validation: CrossValidation | None) -> str:
+    if validation is None:
+        return "Not measured: this network was trained without cross-validation."
+    rows = "\n".join(_row(case) for case in validation.cases)
+    return (
+        f"{validation.n_folds}-fold cross-validation with the same training, each patient scored once by a network "
+        "that never saw it; means with 95 % bootstrap intervals over patients:\n\n"
+        f"* Dice {validation.dice}\n"
+        f"* absolute volume error {validation.absolute_volume_error_ml} ml\n"
+        f"* absolute volume error relative to the reference {validation.absolute_relative_volume_error}\n"
+        f"* lesions found: {validation.n_found} of {validation.n_reference} (found: at least half of its voxels "
+        f"predicted); false lesions (touching no reference): {validation.n_false}\n\n"
+        "The shipped network is trained on all cases; its own score on them would say nothing and is not given.\n\n"
+        "| case | fold | Dice | reference ml | predicted ml | volume error | found | false lesions |\n"
+        "|---|---|---|---|---|---|---|---|\n"
+        f"{rows}\n\n### Failures\n\n{_failures(validation)}"
+    )
+
+
+def _row(case: CaseScore) -> str:
+    dice = "-" if case.dice is None else f"{case.dice:.3f}"
+    error = "-" if case.reference_ml == 0 else f"{100 * case.volume_error_ml / case.reference_ml:+.0f} %"
+    return (
+        f"| {case.case_id} | {case.fold} | {dice} | {case.reference_ml:.1f} | {case.predicted_ml:.1f} | {error} "
+        f"| {case.n_found} of {case.n_reference} | {case.n_false} |"
+    )
+
+
+def _failures(validation: CrossValidation) -> str:
+    poor = sorted((c for c in validation.cases if c.dice is not None and c.dice < _POOR_DICE), key=_dice_of)
+    if not poor:
+        return f"No case below Dice {_POOR_DICE}."
+    lines = [f"* {case.case_id}: Dice {_dice_of(case):.3f}; {_what_went_wrong(case)}" for case in poor]
+    return f"Cases below Dice {_POOR_DICE}, worst first:\n\n" + "\n".join(lines)
+
+
+def _dice_of(case: CaseScore) -> float:
+    return case.dice if case.dice is not None else 0.0
+
+
+def _what_went_wrong(case: CaseScore) -> str:
+    missed = case.n_reference - case.n_found
+    parts = [f"{case.predicted_ml:.0f} ml predicted for {case.reference_ml:.0f} ml"]
+    if missed:
+        parts.append(f"{missed} of {case.n_reference} lesion(s) not found")
+    if case.n_false:
+        parts.append(f"{case.n_false} false lesion(s)")
+    return ", ".join(parts)
+
+
+def _limits(plan: Plan) -> list[str]:
+    channels = ", ".join(f"{channel.modality} in {channel.units} units" for channel in plan.channels)
+    return [f"Expects {channels}; other modalities or units give wrong results without a warning from the network."]

@@ -1,0 +1,168 @@
+"""From a data manifest to a MONAI bundle: verify, plan, cross-validate, train, write."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from medseg.core.monitor import Monitor, Progress
+from medseg.core.plan import Plan
+from medseg.errors import OutputExists, UsageError
+from medseg.inference.device import resolve_device
+from medseg.io.json_files import write_json
+from medseg.io.manifest import DataManifest, read_manifest
+from medseg.models.bundle import PLAN_PATH
+from medseg.models.export import write_bundle
+from medseg.networks.build import build_network
+from medseg.training.cross_validation import CaseScore, CrossValidation, fold_numbers, run_fold, summarize
+from medseg.training.datasets import LabelledCase, TrainingCase, load_case, read_cases
+from medseg.training.loop import fit
+from medseg.training.model_card import model_card
+from medseg.training.planner import plan_training, take_fingerprint
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+_SCORES_PATH = Path("docs") / "cross_validation.json"
+
+
+def train(
+    manifest: str | Path,
+    bundle: str | Path,
+    *,
+    plan: Plan | None = None,
+    data_root: str | Path | None = None,
+    work_dir: str | Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    cross_validate: bool = False,
+    folds: Sequence[int] | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a lesion model on the cases of a manifest and write it as a MONAI bundle.
+
+    Every file is checked against the manifest's SHA-256 first. The final network is trained on all cases; what it
+    is worth on other patients is measured by cross-validation, whose scores go into the model card.
+
+    Parameters
+    ----------
+    manifest
+        Path of the data manifest.
+    bundle
+        Folder of the bundle to write.
+    plan
+        Choices of the model; by default planned from the cases.
+    data_root
+        Folder that the manifest's paths start from, in place of its own `root`.
+    work_dir
+        Where checkpoints and logs go; by default the bundle's path with `.training` behind it.
+    device
+        "auto", "cpu", "cuda" or "cuda:N".
+    resume
+        Go on from the checkpoints in `work_dir`; folds that are done are not trained again.
+    cross_validate
+        Also train one network for each fold, and score it on that fold's patients.
+    folds
+        Only these folds, and no bundle: for folds that run side by side on several machines or cores. A last call
+        with `resume` and `cross_validate` gathers them.
+    steps, seed
+        In place of the plan's.
+    overwrite
+        Replace a bundle that is there already.
+    progress
+        Called with stage, steps done and steps in all.
+
+    Returns
+    -------
+    The bundle's folder, or the work folder when only folds were trained.
+
+    Raises
+    ------
+    InvalidManifest, HashMismatch
+        If the manifest is malformed, or a file is not the one it names.
+    TrainingError
+        If training cannot start or go on.
+    OutputExists
+        If the bundle is there and `overwrite` is False.
+    """
+    bundle, monitor = Path(bundle), Monitor(progress)
+    if (bundle / PLAN_PATH).exists() and not overwrite and folds is None:
+        raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
+    work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
+    torch_device = resolve_device(device)
+    with monitor.stage("read"):
+        data, root = read_manifest(Path(manifest), Path(data_root) if data_root is not None else None)
+        labelled = read_cases(data, root)
+    with monitor.stage("plan"):
+        chosen = _chosen_plan(plan, data, labelled, steps, seed)
+        build_network(chosen)  # a plan that cannot be built fails here and not after the cases are loaded
+        write_json(chosen.model_dump(mode="json"), work / "plan.json")
+        loaded = [load_case(case, chosen) for case in labelled]
+
+    def one_fold(fold: int) -> list[CaseScore]:
+        with monitor.stage(f"fold {fold}"):
+            folder = work / f"fold_{fold}"
+            return run_fold(fold, labelled, loaded, chosen, folder, device=torch_device, resume=resume, monitor=monitor)
+
+    if folds is not None:
+        for fold in _known_folds(folds, labelled):
+            one_fold(fold)
+        return work
+    validation = None
+    if cross_validate:
+        scores = [score for fold in fold_numbers(labelled) for score in one_fold(fold)]
+        validation = summarize(scores, chosen)
+    with monitor.stage("train"):
+        weights = fit(loaded, chosen, work / "all", device=torch_device, resume=resume, monitor=monitor)
+    with monitor.stage("write"):
+        _write(bundle, chosen, weights, data, loaded, validation)
+    return bundle
+
+
+def _chosen_plan(
+    plan: Plan | None, data: DataManifest, labelled: Sequence[LabelledCase], steps: int | None, seed: int | None
+) -> Plan:
+    chosen = plan if plan is not None else plan_training(data, take_fingerprint(labelled, data))
+    if len(chosen.channels) != len(data.channels):
+        raise UsageError(
+            f"plan {chosen.name} has {len(chosen.channels)} channel(s), manifest {data.name} {len(data.channels)}"
+        )
+    changes = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
+    return chosen.model_copy(update={"training": chosen.training.model_copy(update=changes)})
+
+
+def _known_folds(folds: Sequence[int], labelled: Sequence[LabelledCase]) -> tuple[int, ...]:
+    known = fold_numbers(labelled)
+    unknown = sorted(set(folds) - set(known))
+    if unknown:
+        raise UsageError(f"the manifest has no fold {unknown}; its folds are {list(known)}")
+    return tuple(folds)
+
+
+def _write(
+    bundle: Path,
+    plan: Plan,
+    weights: dict[str, torch.Tensor],
+    data: DataManifest,
+    loaded: Sequence[TrainingCase],
+    validation: CrossValidation | None,
+) -> None:
+    extra = {} if validation is None else {_SCORES_PATH: validation.model_dump(mode="json")}
+    write_bundle(
+        bundle,
+        plan,
+        weights,
+        description=data.description,
+        data_source=f"{data.source} ({data.licence}). {data.attribution}",
+        n_cases=len(loaded),
+        model_card=model_card(plan, data, validation),
+        eval_metrics=None if validation is None else {"mean_dice": round(validation.dice.mean, 4)},
+        json_files=extra,
+    )

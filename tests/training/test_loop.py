@@ -1,0 +1,96 @@
+"""Killed anywhere, training goes on to the same weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from medseg.core.monitor import Monitor
+from medseg.errors import TrainingError
+from medseg.training.datasets import TrainingCase, batches
+from medseg.training.loop import fit, learning_rate
+from tests.plans import tiny_plan
+
+CPU = torch.device("cpu")
+
+
+def cases(n: int = 3) -> list[TrainingCase]:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for number in range(n):
+        label = torch.zeros((1, 18, 18, 18))
+        label[:, 5:11, 6:12, 4 + number : 10 + number] = 1
+        made.append(TrainingCase(f"case_{number}", label * 4 + torch.rand(label.shape, generator=generator), label))
+    return made
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 5])
+def test_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path, killed_after: int) -> None:
+    plan = tiny_plan(steps=6)
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update={"dropout": 0.3})})
+    whole = fit(cases(), plan, tmp_path / "whole", device=CPU)
+
+    def kill(_stage: str, done: int, _total: int) -> None:
+        if done == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(cases(), plan, tmp_path / "killed", device=CPU, monitor=Monitor(kill))
+    resumed = fit(cases(), plan, tmp_path / "killed", device=CPU, resume=True)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_loss_falls_and_is_logged(tmp_path: Path) -> None:
+    plan = tiny_plan(steps=100)
+    fit(cases(), plan, tmp_path, device=CPU)
+    lines = [json.loads(line) for line in (tmp_path / "train.log").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [50, 100]
+    assert lines[1]["loss"] < lines[0]["loss"]
+
+
+def test_batches_follow_from_seed_and_step_alone() -> None:
+    plan = tiny_plan()
+    source = batches(cases(), plan, 0)
+    third = [next(source) for _ in range(3)][2]
+    jumped = next(batches(cases(), plan, 2))
+    assert torch.equal(third[0], jumped[0])
+    assert torch.equal(third[1], jumped[1])
+
+
+def test_every_epoch_goes_through_all_cases() -> None:
+    from medseg.training.datasets import _draws
+
+    drawn = [index for step in range(6) for index, _ in _draws(3, 2, seed=0, step=step)]
+    assert [sorted(drawn[n : n + 3]) for n in range(0, 12, 3)] == [[0, 1, 2]] * 4
+    assert drawn[:3] != drawn[3:6] or drawn[3:6] != drawn[6:9]
+
+
+def test_learning_rate_warms_up_and_ends_near_zero() -> None:
+    plan = tiny_plan(steps=100).training.model_copy(update={"warmup_steps": 10, "learning_rate": 1.0})
+    assert learning_rate(0, plan) == pytest.approx(0.1)
+    assert learning_rate(10, plan) == pytest.approx(0.975, abs=0.01)
+    assert learning_rate(50, plan) == pytest.approx(0.5)
+    assert learning_rate(99, plan) < 1e-3
+
+
+def test_nothing_to_train_on_and_a_loss_that_is_not_finite_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no case"):
+        fit([], tiny_plan(), tmp_path, device=CPU)
+    broken = [TrainingCase("a", torch.full((1, 18, 18, 18), float("nan")), cases(1)[0].label)]
+    with pytest.raises(TrainingError, match="loss is nan at step 1"):
+        fit(broken, tiny_plan(), tmp_path, device=CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_trains_the_same_code(tmp_path: Path) -> None:
+    weights = fit(cases(), tiny_plan(steps=4), tmp_path, device=torch.device("cuda"))
+    assert all(tensor.device.type == "cpu" and bool(tensor.float().isfinite().all()) for tensor in weights.values())

@@ -1,0 +1,125 @@
+"""From a manifest to a bundle that finds what it was trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import medseg
+from medseg.core.plan import Plan
+from medseg.errors import HashMismatch, OutputExists, TrainingError, UsageError
+from medseg.training.cross_validation import CrossValidation
+from medseg.training.train import train
+from tests.plans import tiny_plan
+from tests.training.cases import write_data_set
+
+
+def quick_plan(steps: int = 3) -> Plan:
+    return tiny_plan(steps=steps, patch_size=(16, 16, 16))
+
+
+def test_trained_bundle_finds_the_blocks_of_a_case_it_has_not_seen(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data", n_cases=5)
+    held_out = json.loads(manifest.read_text())
+    held_out["cases"] = held_out["cases"][:4]
+    manifest.write_text(json.dumps(held_out))
+    bundle = train(manifest, tmp_path / "bundle", plan=quick_plan(150), device="cpu")
+    segmenter = medseg.load_segmenter(bundle, device="cpu")
+    scan = medseg.read_scan(tmp_path / "data" / "case_4" / "image.nii.gz")
+    result = medseg.segment_case(scan, segmenter)
+    reference = medseg.read_semantic(tmp_path / "data" / "case_4" / "label.nii.gz")
+    overlap = np.count_nonzero(result.semantic.array & reference.array)
+    dice = 2 * overlap / (result.semantic.n_foreground_voxels + reference.n_foreground_voxels)
+    assert dice > 0.8
+
+
+def test_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    hashes = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        bundle = train(manifest, tmp_path / name, plan=quick_plan(), device="cpu", seed=seed)
+        hashes[name] = medseg.load_segmenter(bundle, device="cpu").weights_sha256
+    assert hashes["a"] == hashes["b"] != hashes["c"]
+
+
+def test_cross_validation_scores_every_case_once_and_writes_the_card(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    bundle = train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu", cross_validate=True)
+    saved = CrossValidation.model_validate_json((bundle / "docs" / "cross_validation.json").read_text())
+    assert [case.case_id for case in saved.cases] == [f"case_{n}" for n in range(4)]
+    assert [case.fold for case in saved.cases] == [0, 1, 0, 1]
+    assert saved.n_folds == 2
+    assert saved.dice.mean == pytest.approx(np.mean([case.dice for case in saved.cases]))
+    card = (bundle / "docs" / "README.md").read_text()
+    assert "| case_3 | 1 |" in card
+    assert "research use only" in card
+    assert "* Blocks are not tumors." in card
+
+
+def test_folds_trained_side_by_side_are_gathered_without_training_again(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    whole = train(manifest, tmp_path / "whole", plan=quick_plan(), device="cpu", cross_validate=True)
+    for fold in (1, 0):
+        assert train(manifest, tmp_path / "parts", plan=quick_plan(), device="cpu", folds=[fold]).name.endswith(
+            ".training"
+        )
+    assert not (tmp_path / "parts").exists()
+    log = tmp_path / "parts.training" / "fold_0" / "train.log"
+    before = log.stat().st_mtime_ns
+    parts = train(manifest, tmp_path / "parts", plan=quick_plan(), device="cpu", cross_validate=True, resume=True)
+    assert log.stat().st_mtime_ns == before
+    for name in ("docs/cross_validation.json", "docs/README.md", "configs/plan.json", "configs/metadata.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_changed_file_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    with (tmp_path / "data" / "case_2" / "label.nii.gz").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(HashMismatch, match=r"case_2: .*label\.nii\.gz"):
+        train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_bundle_that_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu")
+    with pytest.raises(OutputExists, match="--overwrite"):
+        train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu")
+    train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu", overwrite=True)
+
+
+def test_checkpoint_of_another_plan_is_not_resumed(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    train(manifest, tmp_path / "bundle", plan=quick_plan(2), device="cpu")
+    with pytest.raises(TrainingError, match="another plan"):
+        train(manifest, tmp_path / "bundle", plan=quick_plan(4), device="cpu", resume=True, overwrite=True)
+
+
+def test_unknown_fold_and_missing_folds_are_said(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    with pytest.raises(UsageError, match=r"no fold \[7\]; its folds are \[0, 1\]"):
+        train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu", folds=[7])
+    content = json.loads(manifest.read_text())
+    del content["cases"][1]["fold"]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(TrainingError, match="case_1"):
+        train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu", cross_validate=True)
+
+
+@pytest.mark.real_data
+def test_shipped_plan_is_what_the_planner_makes_of_the_manifest(real_data: Path) -> None:
+    """`medseg train data_manifests/sarcoma_pet.json` plans what was shipped."""
+    from medseg.io.manifest import read_manifest
+    from medseg.models.shipped import find_model
+    from medseg.training.datasets import read_cases
+    from medseg.training.planner import plan_training, take_fingerprint
+
+    path = Path(__file__).resolve().parents[2] / "data_manifests" / "sarcoma_pet.json"
+    manifest, root = read_manifest(path, real_data / "volumes" / "sts")
+    planned = plan_training(manifest, take_fingerprint(read_cases(manifest, root), manifest))
+    shipped = Plan.from_json((find_model("sarcoma_pet") / "configs" / "plan.json").read_text())
+    assert planned == shipped
