@@ -1,0 +1,64 @@
+"""Write the reference pages that follow from the code; with --check, fail if one is not up to date.
+
+python docs/generate.py [--check]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+
+
+def columns_page() -> str:
+    """docs/reference/columns.md: every column of the lesion table."""
+    from medseg.core.table import COLUMNS
+
+    head = (
+        "# Columns of the lesion table\n\nWritten by `docs/generate.py` from `medseg/core/table.py`. A value that is "
+        "undefined is empty in CSV and null in JSON and Parquet, never 0.\n\n"
+        "| column | kind | unit | definition |\n|---|---|---|---|\n"
+    )
+    return head + "".join(f"| `{c.name}` | {c.kind} | {c.unit} | {c.definition} |\n" for c in COLUMNS)
+
+
+def commands_page() -> str:
+    """docs/reference/commands.md: the help of every command."""
+    from typer.main import get_command
+    from typer.testing import CliRunner
+
+    from medseg.cli.main import app
+
+    def help_of(*words: str) -> str:
+        shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
+        if shown.exit_code != 0:
+            sys.exit(f"medseg {' '.join(words)} --help failed: {shown.output}")
+        return "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+
+    names = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+    parts = ["# Commands\n\nWritten by `docs/generate.py` from the commands' own help.\n"]
+    parts += [f"## medseg\n\n```text\n{help_of()}\n```\n"]
+    parts += [f"## medseg {name}\n\n```text\n{help_of(name)}\n```\n" for name in names]
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Write or check every page; the number of pages that were not up to date."""
+    os.environ["COLUMNS"] = "100"
+    pages = {"columns.md": columns_page(), "commands.md": commands_page()}
+    stale = 0
+    for name, text in pages.items():
+        path = REFERENCE / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        sys.stderr.write(f"{path.name} {'is not up to date' if '--check' in sys.argv else 'written'}\n")
+    return stale if "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""`medseg measure`: a map of lesions in, a table out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medseg.cli.console import print_json, show_notes, show_progress
+from medseg.cli.options import CaseId, Json, Overwrite, Quiet, Series
+from medseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from medseg.core.scan import Scan
+
+__all__ = ["measure"]
+
+_Lesions = Annotated[
+    Path, typer.Argument(metavar="LESIONS", show_default=False, help="NIfTI map of lesion numbers, 0 for background.")
+]
+_Scan = Annotated[
+    Path | None,
+    typer.Option("--scan", "-s", help="NIfTI file or DICOM folder on the same grid, for the intensities."),
+]
+_Units = Annotated[Literal["stored", "suv"], typer.Option("--units", help="Of the scan's voxels.")]
+_Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Table to write: .csv, .json or .parquet.", show_default=False)
+]
+
+
+def measure(
+    lesions: _Lesions,
+    output: _Output,
+    scan: _Scan = None,
+    series: Series = None,
+    case_id: CaseId = None,
+    units: _Units = "stored",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the lesions of a lesion map.
+
+    Without a scan the intensity columns are empty. A map with other numbers than 1..n is renumbered, largest first.
+
+    \b
+    Example:
+      medseg measure out/lesions.nii.gz --scan scan.nii.gz -o lesions.csv
+    """  # noqa: D301
+    from medseg.core.monitor import Monitor
+    from medseg.io.atomic import check_output_folder
+    from medseg.io.case_ids import new_salt, read_salt, write_salt
+    from medseg.io.nifti import read_lesions
+    from medseg.io.nifti_header import nifti_stem
+    from medseg.io.scan import load_volume
+    from medseg.io.tables import write_table
+    from medseg.lesions.measure import measure_lesions
+
+    check_output_folder(output.parent, [output.name], overwrite=overwrite)
+    salt = read_salt(output.parent) or new_salt()  # DICOM is named as `medseg segment` names it in the same folder
+    source = _open_scan(scan, series, case_id, salt)
+    name = case_id or (source.case_id if source else nifti_stem(lesions))
+    with show_progress(quiet=quiet) as progress:
+        monitor = Monitor(progress)
+        with monitor.stage("read"):
+            lesion_map = read_lesions(lesions)
+            volume = load_volume(source, units=units) if source else None
+        with monitor.stage("measure"):
+            table = measure_lesions(lesion_map, volume, case_id=name)
+        with monitor.stage("write"):
+            write_table(table, output)
+    if source and source.format == "dicom":
+        write_salt(output.parent, salt)
+    renumbered = ("the lesion numbers were not 1..n: renumbered, largest first",) if lesion_map.renumbered else ()
+    show_notes((volume.notes if volume else ()) + renumbered, quiet=quiet)
+    if as_json:
+        print_json(
+            {"case_id": name, "n_lesions": len(table), "output": str(output), "lesions": [dict(row) for row in table]}
+        )
+    else:
+        typer.echo(str(table))
+        typer.echo(f"\nWritten to {output}")
+
+
+def _open_scan(path: Path | None, series: str | None, case_id: str | None, salt: str) -> Scan | None:
+    """The scan, if one was given."""
+    from medseg.io.scan import read_scan
+
+    if path is None and series is not None:
+        raise UsageError(f"--series {series} names a series of a scan; give the scan with --scan")
+    return None if path is None else read_scan(path, series=series, case_id=case_id, salt=salt)

@@ -1,0 +1,73 @@
+"""Options that several commands share, so that one word means one thing everywhere."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medseg.errors import UsageError
+
+__all__ = [
+    "CaseId",
+    "Connectivity",
+    "Device",
+    "Json",
+    "Method",
+    "MinimumVolume",
+    "OutputFolder",
+    "Overwrite",
+    "Quiet",
+    "Series",
+    "separation_changes",
+]
+
+CaseId = Annotated[
+    str | None,
+    typer.Option("--case-id", help="Name of the case [default: the file's name, or a salted hash for DICOM]."),
+]
+Connectivity = Annotated[
+    Literal[6, 18, 26] | None,
+    typer.Option(
+        "--connectivity", help="Which neighbors of a voxel belong to its lesion [default: the plan's, or 26]."
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Method = Annotated[
+    Literal["auto", "components", "watershed"] | None,
+    typer.Option("--method", help="How touching lesions come apart [default: the plan's, or auto]."),
+]
+MinimumVolume = Annotated[
+    float | None,
+    typer.Option(
+        "--minimum-volume-ml", min=0.0, help="Leave out smaller lesions; they are counted [default: the plan's, or 0]."
+    ),
+]
+OutputFolder = Annotated[
+    Path, typer.Option("--output", "-o", help="Output folder; made if need be.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there already.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Series = Annotated[
+    str | None,
+    typer.Option("--series", help="Which DICOM series, if a folder holds several: UID, number or description."),
+]
+
+
+def separation_changes(
+    method: str | None, connectivity: int | None, minimum_volume_ml: float | None
+) -> dict[str, object]:
+    """The fields of a `SeparationPlan` that were given on the command line.
+
+    Raises
+    ------
+    UsageError
+        If the minimum volume is no finite number.
+    """
+    if minimum_volume_ml is not None and not math.isfinite(minimum_volume_ml):
+        raise UsageError(f"--minimum-volume-ml must be a finite number; got {minimum_volume_ml}")
+    given = {"method": method, "connectivity": connectivity, "minimum_volume_ml": minimum_volume_ml}
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,119 @@
+"""`medseg segment`: one scan in, its lesions out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medseg.cli.console import print_json, show_notes, show_progress
+from medseg.cli.options import (
+    CaseId,
+    Connectivity,
+    Device,
+    Json,
+    Method,
+    MinimumVolume,
+    OutputFolder,
+    Overwrite,
+    Quiet,
+    Series,
+    separation_changes,
+)
+
+if TYPE_CHECKING:
+    from medseg.core.result import CaseResult
+
+__all__ = ["case_as_json", "print_case", "segment"]
+
+_Scans = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="SCAN...",
+        show_default=False,
+        help="NIfTI file or DICOM folder; several are the channels of one case, in the model's order.",
+    ),
+]
+_Model = Annotated[
+    str, typer.Option("--model", "-m", help="Name of a shipped model, or a bundle folder.", show_default=False)
+]
+_Precision = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"], typer.Option("--precision", help="Of the network.")
+]
+_NanAs = Annotated[
+    float | None, typer.Option("--nan-as", help="Fill NaN and infinite voxels with this value and record that.")
+]
+_SaveEvidence = Annotated[bool, typer.Option("--save-evidence", help="Also write probability.nii.gz.")]
+
+
+def segment(
+    scans: _Scans,
+    model: _Model,
+    output: OutputFolder,
+    series: Series = None,
+    case_id: CaseId = None,
+    device: Device = "auto",
+    precision: _Precision = "auto",
+    method: Method = None,
+    connectivity: Connectivity = None,
+    minimum_volume_ml: MinimumVolume = None,
+    nan_as: _NanAs = None,
+    save_evidence: _SaveEvidence = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find, separate and measure the lesions of one scan.
+
+    Writes semantic.nii.gz and lesions.nii.gz on the scan's own grid, lesions.csv, result.json and report.html.
+    What is not given about separation is as the model's plan says.
+
+    \b
+    Example:
+      medseg segment scan.nii.gz --model sarcoma_pet -o out
+    """  # noqa: D301
+    from medseg.io.atomic import check_output_folder
+    from medseg.io.case_ids import new_salt, read_salt, write_salt
+    from medseg.io.scan import read_scan
+    from medseg.pipeline import RESULT_FILES, segment_case, write_case
+
+    files = [*RESULT_FILES, *(["probability.nii.gz"] if save_evidence else [])]
+    check_output_folder(output, files, overwrite=overwrite)
+    salt = read_salt(output) or new_salt()
+    scan = read_scan(scans, series=series, case_id=case_id, salt=salt)
+    from medseg.models.load import load_segmenter  # loads torch: seconds that a misspelled path need not take
+
+    segmenter = load_segmenter(model, device=device, precision=precision)
+    changes = separation_changes(method, connectivity, minimum_volume_ml)
+    separation = segmenter.plan.separation.model_copy(update=changes)
+    with show_progress(quiet=quiet) as progress:
+        result = segment_case(scan, segmenter, separation=separation, nan_as=nan_as, progress=progress)
+        write_case(result, output, overwrite=overwrite, save_probability=save_evidence)
+    if scan.format == "dicom":
+        write_salt(output, salt)
+    show_notes(result.provenance.notes, quiet=quiet)
+    if as_json:
+        print_json(case_as_json(result, output, files))
+    else:
+        print_case(result, output, files)
+
+
+def case_as_json(result: CaseResult, folder: Path, files: list[str]) -> dict[str, Any]:
+    """A case for programs: rows of the table, where the files are, seconds a stage."""
+    return {
+        "case_id": result.case_id,
+        "n_lesions": result.lesions.n_lesions,
+        "output": str(folder),
+        "files": [str(folder / name) for name in files],
+        "lesions": [dict(row) for row in result.table],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+    }
+
+
+def print_case(result: CaseResult, folder: Path, files: list[str]) -> None:
+    """A case for people: the table, and where the files are."""
+    typer.echo(str(result.table))
+    if not result.lesions.n_lesions:
+        typer.echo("No lesion found.")
+    typer.echo(f"\nWritten to {folder}: {', '.join(files)}")

@@ -1,0 +1,100 @@
+"""`medseg train`: labeled cases in, a model out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medseg.cli.console import print_json, show_progress
+from medseg.cli.options import Device, Json, Overwrite, Quiet
+
+if TYPE_CHECKING:
+    from medseg.core.plan import Plan
+
+__all__ = ["train"]
+
+_Manifest = Annotated[
+    Path, typer.Argument(metavar="MANIFEST", show_default=False, help="JSON list of cases with their SHA-256.")
+]
+_Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", show_default=False)]
+_PlanFile = Annotated[
+    Path | None, typer.Option("--plan", help="Plan in JSON [default: planned from the cases].", show_default=False)
+]
+_DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder that the manifest's paths start from [default: its own].")
+]
+_WorkDir = Annotated[
+    Path | None, typer.Option("--work-dir", help="Checkpoints and logs [default: the bundle's name + .training].")
+]
+_Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in the work folder.")]
+_CrossValidate = Annotated[
+    bool, typer.Option("--cross-validate", help="Also train one network a fold and score it on that fold's patients.")
+]
+_Folds = Annotated[
+    list[int] | None,
+    typer.Option("--fold", metavar="K", help="Only this fold, and no bundle; may be repeated.", show_default=False),
+]
+_Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps [default: the plan's].")]
+_Seed = Annotated[int | None, typer.Option("--seed", help="Seed [default: the plan's].")]
+
+
+def train(
+    manifest: _Manifest,
+    output: _Output,
+    plan: _PlanFile = None,
+    data_root: _DataRoot = None,
+    work_dir: _WorkDir = None,
+    device: Device = "auto",
+    resume: _Resume = False,
+    cross_validate: _CrossValidate = False,
+    folds: _Folds = None,
+    steps: _Steps = None,
+    seed: _Seed = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a lesion model and write it as a MONAI bundle.
+
+    Every file of the manifest is checked against its hash first. A run that was killed goes on with --resume.
+
+    \b
+    Example:
+      medseg train data_manifests/sarcoma_pet.json -o bundles/sarcoma_pet --cross-validate
+    """  # noqa: D301
+    chosen = _read_plan(plan) if plan else None
+    from medseg.training.train import train as train_model
+
+    with show_progress(quiet=quiet) as progress:
+        written = train_model(
+            manifest,
+            output,
+            plan=chosen,
+            data_root=data_root,
+            work_dir=work_dir,
+            device=device,
+            resume=resume,
+            cross_validate=cross_validate,
+            folds=tuple(folds) if folds else None,
+            steps=steps,
+            seed=seed,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json({"manifest": str(manifest), "output": str(written), "folds": folds or None})
+    else:
+        typer.echo(f"{'Folds' if folds else 'Bundle'} written to {written}")
+
+
+def _read_plan(path: Path) -> Plan:
+    from medseg.core.plan import Plan
+    from medseg.errors import UsageError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"plan {path} cannot be read: {error}") from error
+    return Plan.from_json(text, source=str(path))

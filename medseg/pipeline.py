@@ -1,0 +1,180 @@
+"""One scan from disk to result: read, segment, separate, measure, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medseg.core.monitor import Monitor, Progress
+from medseg.core.plan import Plan, SeparationPlan
+from medseg.core.provenance import Provenance, installed_versions
+from medseg.core.result import CaseResult
+from medseg.core.scan import Scan
+from medseg.core.volume import Volume
+from medseg.io.atomic import atomic_folder, check_output_folder
+from medseg.io.json_files import write_json
+from medseg.io.nifti import write_labels, write_volume
+from medseg.io.scan import hash_inputs, load_volume
+from medseg.io.tables import write_table
+from medseg.lesions.measure import measure_lesions
+from medseg.lesions.separate import separate_lesions
+from medseg.reports.case_page import write_case_page
+
+if TYPE_CHECKING:
+    from medseg.inference.segmenter import Segmenter
+
+__all__ = ["RESULT_FILES", "segment_case", "write_case"]
+
+RESULT_FILES = ("semantic.nii.gz", "lesions.nii.gz", "lesions.csv", "result.json", "report.html")
+_PROBABILITY_FILE = "probability.nii.gz"
+
+
+def segment_case(
+    scan: Scan,
+    segmenter: Segmenter,
+    *,
+    separation: SeparationPlan | None = None,
+    nan_as: float | None = None,
+    progress: Progress | None = None,
+) -> CaseResult:
+    """Find, separate and measure the lesions of one scan.
+
+    Parameters
+    ----------
+    scan
+        The case on disk, channels in the model's order.
+    segmenter
+        The model; the same one serves any number of cases.
+    separation
+        How lesions come apart; by default what the model's plan says.
+    nan_as
+        Value for NaN and infinite voxels, recorded in the provenance; None refuses such scans.
+    progress
+        Called with stage, units done and units in all.
+
+    Returns
+    -------
+    The result: maps on the scan's own grid, the table, provenance, seconds a stage.
+
+    Raises
+    ------
+    ScanError
+        If the scan cannot be read.
+    ChannelMismatch
+        If the scan has other channels than the model wants.
+
+    Examples
+    --------
+    >>> import medseg
+    >>> segmenter = medseg.load_segmenter("sarcoma_pet")  # doctest: +SKIP
+    >>> medseg.segment_case(medseg.read_scan("scan.nii.gz"), segmenter).table  # doctest: +SKIP
+    LesionTable(1 lesion(s), 20 columns)
+    """
+    monitor = Monitor(progress)
+    plan = segmenter.plan
+    if separation is not None:
+        plan = plan.model_copy(update={"separation": separation})
+    segmenter.check_channels(scan.n_channels)
+    with monitor.stage("read"):
+        volume = load_volume(scan, units=segmenter.units, nan_as=nan_as)
+    semantic, notes = segmenter.segment(volume, monitor)
+    with monitor.stage("separate"):
+        lesions = separate_lesions(semantic, plan.separation)
+    with monitor.stage("measure"):
+        table = measure_lesions(lesions, volume, case_id=scan.case_id)
+    provenance = _provenance(scan, volume, segmenter, plan, notes)
+    return CaseResult(scan, volume, semantic, lesions, table, plan, provenance, monitor.seconds)
+
+
+def write_case(
+    result: CaseResult, folder: str | Path, *, overwrite: bool = False, save_probability: bool = False
+) -> Path:
+    """Write the files of one case; all of them or none.
+
+    `semantic.nii.gz` and `lesions.nii.gz` on the scan's own grid, `lesions.csv`, `result.json`, `report.html`, and
+    `probability.nii.gz` on request.
+
+    Parameters
+    ----------
+    result
+        What `segment_case` returned.
+    folder
+        Output folder, made if need be; other files in it are left alone.
+    overwrite
+        Replace a result that is there already.
+    save_probability
+        Also write the probability of anything but background.
+
+    Returns
+    -------
+    The folder.
+
+    Raises
+    ------
+    OutputExists
+        If a result is there and `overwrite` is False.
+    OutputNotWritable
+        If the folder cannot be written.
+    """
+    folder = Path(folder)
+    check_output_folder(folder, RESULT_FILES, overwrite=overwrite)
+    like = result.scan.files[0][0] if result.scan.format == "nifti" else None
+    with atomic_folder(folder) as draft:
+        write_labels(result.semantic.array, result.semantic.geometry, draft / "semantic.nii.gz", like=like)
+        write_labels(result.lesions.array, result.lesions.geometry, draft / "lesions.nii.gz", like=like)
+        if save_probability and result.semantic.probability is not None:
+            probability = Volume(result.semantic.probability[None], result.semantic.geometry, ("probability",))
+            write_volume(probability, draft / _PROBABILITY_FILE)
+        write_table(result.table, draft / "lesions.csv")
+        write_json(_summary(result), draft / "result.json")
+        write_case_page(result, draft / "report.html")
+    if not save_probability:
+        (folder / _PROBABILITY_FILE).unlink(missing_ok=True)  # of the result that was replaced
+    return folder
+
+
+def _provenance(scan: Scan, volume: Volume, segmenter: Segmenter, plan: Plan, notes: tuple[str, ...]) -> Provenance:
+    return Provenance(
+        model_name=segmenter.plan.name,
+        weights_sha256=segmenter.weights_sha256,
+        plan_sha256=plan.sha256,
+        inputs_sha256=hash_inputs(scan),
+        device=str(segmenter.device),
+        engine=segmenter.engine,
+        precision=segmenter.precision,
+        versions=installed_versions(),
+        notes=volume.notes + notes,
+    )
+
+
+def _summary(result: CaseResult) -> dict[str, object]:
+    """What `result.json` holds; no patient identity, no absolute path."""
+    geometry = result.scan.geometry
+    lesions = result.lesions
+    voxel_ml = geometry.voxel_volume_ml
+    return {
+        "schema_version": 1,
+        "case_id": result.case_id,
+        "research_use_only": True,
+        "scan": {
+            "format": result.scan.format,
+            "modality": result.scan.modality,
+            "channels": list(result.volume.channels),
+            "shape": list(geometry.shape),
+            "spacing_mm": list(geometry.spacing),
+            "affine_ras": geometry.affine.tolist(),
+            "orientation": geometry.axcodes,
+        },
+        "n_lesions": lesions.n_lesions,
+        "lesion_volume_ml": int((lesions.array > 0).sum()) * voxel_ml,
+        "semantic_volume_ml": result.semantic.n_foreground_voxels * voxel_ml,
+        "separation": {
+            "method": lesions.method,
+            "n_removed": lesions.n_removed,
+            "removed_volume_ml": lesions.removed_volume_ml,
+            "scores": [lesion.score for lesion in lesions.lesions],
+        },
+        "plan": result.plan.model_dump(mode="json"),
+        "provenance": result.provenance.model_dump(mode="json"),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+    }
