@@ -109,7 +109,7 @@ class SeparationPlan(_Part):
 class TrainingPlan(_Part):
     """How the network was or will be trained."""
 
-    steps: PositiveInt = 3600
+    steps: PositiveInt = 3000
     batch_size: PositiveInt = 2
     learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 1e-4

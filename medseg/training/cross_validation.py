@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from medseg.core.lesions import LesionMap
 from medseg.core.monitor import Monitor
-from medseg.core.plan import Plan
+from medseg.core.plan import Plan, SeparationPlan
 from medseg.errors import TrainingError
 from medseg.evaluation.cohort import Interval, bootstrap_mean
 from medseg.inference.segmenter import Segmenter
@@ -32,7 +32,8 @@ class CaseScore(BaseModel):
     """How one held-out patient went.
 
     `n_found` counts reference lesions of which at least half of the voxels were predicted; `n_false` counts predicted
-    lesions that touch no reference voxel.
+    lesions that touch no reference voxel. Reference lesions are 26-connected components; predicted ones come
+    apart as the plan says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -149,7 +150,7 @@ class _FoldScores(BaseModel):
 def _score(case: LabelledCase, fold: int, segmenter: Segmenter) -> CaseScore:
     semantic, _ = segmenter.segment(load_volume(case.scan, units=segmenter.units))
     predicted = separate_lesions(semantic, segmenter.plan.separation)
-    reference = separate_lesions(case.reference, segmenter.plan.separation)
+    reference = separate_lesions(case.reference, SeparationPlan(method="components"))
     voxel_ml = case.scan.geometry.voxel_volume_ml
     return CaseScore(
         case_id=case.case_id,

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.core.plan import ChannelPlan, InferencePlan, IntensityPlan, NetworkPlan, Plan, TrainingPlan
+from medseg.core.plan import (
+    ChannelPlan,
+    InferencePlan,
+    IntensityPlan,
+    NetworkPlan,
+    Plan,
+    SeparationPlan,
+    TrainingPlan,
+)
 from medseg.io.manifest import DataManifest, ManifestChannel
 from medseg.io.scan import load_volume
 from medseg.networks.build import smallest_divisor
@@ -82,6 +90,8 @@ def plan_training(manifest: DataManifest, fingerprint: Fingerprint) -> Plan:
         spacing_mm=fingerprint.spacing_mm,
         network=network,
         inference=InferencePlan(patch_size=_patch(shape, smallest_divisor(network)), mirror_axes=(0, 1, 2)),
+        # a core that rises less than a voxel above the pass to its neighbor is the grid's doing
+        separation=SeparationPlan(h_min_mm=max(fingerprint.spacing_mm)),
         training=TrainingPlan(),
     )
 

@@ -30,6 +30,10 @@ def test_grid_is_the_median_spacing_and_small_scans_fit_one_window() -> None:
     assert plan.inference.patch_size == (48, 40, 80)
 
 
+def test_a_core_must_rise_by_a_voxel_to_be_a_lesion_of_its_own() -> None:
+    assert plan_training(manifest(), fingerprint()).separation.h_min_mm == 4.0
+
+
 @pytest.mark.parametrize("extent", [(2000.0, 2000.0, 1500.0), (600.0, 600.0, 1800.0)])
 def test_large_scans_get_a_window_of_their_aspect_within_the_budget(extent: tuple[float, float, float]) -> None:
     patch = plan_training(manifest(), fingerprint(extent)).inference.patch_size
