@@ -109,12 +109,12 @@ class SeparationPlan(_Part):
 class TrainingPlan(_Part):
     """How the network was or will be trained."""
 
-    steps: PositiveInt = 3000
+    steps: PositiveInt = 1500
     batch_size: PositiveInt = 2
     learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 50
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.67
     checkpoint_every: PositiveInt = 200
     seed: int = 0

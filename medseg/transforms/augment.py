@@ -22,9 +22,10 @@ from medseg.transforms.keys import IMAGE, LABEL
 
 __all__ = ["draw_patch", "training_augmentation"]
 
-_ROTATION = (0.12, 0.12, 0.25)  # radians about each axis; patients are rolled more than they are tipped
-_SCALING = (0.1, 0.1, 0.1)  # voxels are millimeters: lesions and limbs are not scaled far
-_SHIFT_VOXELS = (2, 2, 2)
+_MARGIN = 1.1  # the crop before rotation over the patch after it, so that corners hold voxels and not padding
+_ROTATION = (0.35, 0.35, 0.8)  # radians about each axis; patients are rolled more than they are tipped
+_SCALING = (0.25, 0.25, 0.25)
+_SHIFT_VOXELS = (4, 4, 4)
 _SMOOTHING = (0.4, 1.0)  # voxels
 
 
@@ -37,11 +38,12 @@ def training_augmentation(plan: Plan) -> Compose:
     """
     keys = [IMAGE, LABEL]
     patch = plan.inference.patch_size
+    crop = [round(side * _MARGIN) for side in patch]
     share = plan.training.foreground_share
     return Compose(
         [
-            SpatialPadd(keys, patch),
-            RandCropByPosNegLabeld(keys, label_key=LABEL, spatial_size=patch, pos=share, neg=1 - share),
+            SpatialPadd(keys, crop),
+            RandCropByPosNegLabeld(keys, label_key=LABEL, spatial_size=crop, pos=share, neg=1 - share),
             RandAffined(
                 keys,
                 prob=0.8,
