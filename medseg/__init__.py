@@ -4,7 +4,7 @@
 
     segmenter = medseg.load_segmenter("sarcoma_pet")
     result = medseg.segment_case(medseg.read_scan("scan.nii.gz"), segmenter)
-    print(result.table)
+    result.table  # print it, iterate over it, or result.table.to_pandas()
     medseg.write_case(result, "out/case")
 
 Every public name is listed in `__all__` and loaded on first use (PEP 562), so that `import medseg` is quick and
