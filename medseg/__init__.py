@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from medseg.core.table import LesionTable
     from medseg.core.volume import Volume
     from medseg.errors import MedsegError
-    from medseg.io.nifti import read_lesions, read_semantic
+    from medseg.io.label_files import read_lesions, read_semantic
     from medseg.io.scan import load_volume, read_scan
     from medseg.lesions.measure import measure_lesions
     from medseg.lesions.separate import separate_lesions
@@ -51,9 +51,9 @@ _HOME = {
     "load_volume": "medseg.io.scan",
     "make_phantom": "medseg.phantoms.make",
     "measure_lesions": "medseg.lesions.measure",
-    "read_lesions": "medseg.io.nifti",
+    "read_lesions": "medseg.io.label_files",
     "read_scan": "medseg.io.scan",
-    "read_semantic": "medseg.io.nifti",
+    "read_semantic": "medseg.io.label_files",
     "segment_case": "medseg.pipeline",
     "separate_lesions": "medseg.lesions.separate",
     "train": "medseg.training.train",

@@ -14,6 +14,8 @@
     │   ├── InvalidGeometry                    zero spacing, singular affine, ...
     │   ├── IncompleteSeries                   slices are missing, doubled or irregular
     │   ├── AmbiguousSeries                    several series, and none was chosen
+    │   ├── ScanTooLarge (MemoryError)         the voxels do not fit into memory
+    │   ├── UnsafeArchive                      a zip or tar goes beyond the limits: a bomb, or too many files
     │   └── UnsupportedUnits                   the voxel unit asked for cannot be had from this scan
     ├── GridMismatch (ValueError)              two things that must share a grid do not
     ├── InvalidLabelMap (ValueError)           not a map of whole, non-negative, known numbers
@@ -47,9 +49,11 @@ __all__ = [
     "OutputNotWritable",
     "ScanError",
     "ScanNotFound",
+    "ScanTooLarge",
     "TrainingError",
     "UnknownModel",
     "UnreadableImage",
+    "UnsafeArchive",
     "UnsupportedDimensions",
     "UnsupportedUnits",
     "UsageError",
@@ -118,6 +122,14 @@ class AmbiguousSeries(ScanError):
     """Several series lie there and none was chosen."""
 
     exit_code = 2
+
+
+class ScanTooLarge(ScanError, MemoryError):
+    """The voxels do not fit into memory."""
+
+
+class UnsafeArchive(ScanError):
+    """A zip or tar goes beyond the limits: a bomb, or too many files."""
 
 
 class UnsupportedUnits(ScanError):

@@ -51,16 +51,16 @@ def measure(
     from medseg.core.monitor import Monitor
     from medseg.io.atomic import check_output_folder
     from medseg.io.case_ids import new_salt, read_salt, write_salt
-    from medseg.io.nifti import read_lesions
-    from medseg.io.nifti_header import nifti_stem
+    from medseg.io.label_files import read_lesions
     from medseg.io.scan import load_volume
     from medseg.io.tables import write_table
+    from medseg.io.volume_files import volume_stem
     from medseg.lesions.measure import measure_lesions
 
     check_output_folder(output.parent, [output.name], overwrite=overwrite)
     salt = read_salt(output.parent) or new_salt()  # DICOM is named as `medseg segment` names it in the same folder
     source = _open_scan(scan, series, case_id, salt)
-    name = case_id or (source.case_id if source else nifti_stem(lesions))
+    name = case_id or (source.case_id if source else volume_stem(lesions))
     with show_progress(quiet=quiet) as progress:
         monitor = Monitor(progress)
         with monitor.stage("read"):

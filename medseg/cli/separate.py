@@ -41,7 +41,8 @@ def separate(
     from medseg.core.monitor import Monitor
     from medseg.core.plan import SeparationPlan
     from medseg.io.atomic import check_output_folder
-    from medseg.io.nifti import read_semantic, write_labels
+    from medseg.io.label_files import read_semantic
+    from medseg.io.nifti import write_labels
     from medseg.lesions.separate import separate_lesions
 
     check_output_folder(output.parent, [output.name], overwrite=overwrite)

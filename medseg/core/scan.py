@@ -11,7 +11,7 @@ from medseg.errors import ScanError
 
 __all__ = ["DicomIdentifiers", "Scan", "ScanFormat"]
 
-ScanFormat = Literal["nifti", "dicom"]
+ScanFormat = Literal["nifti", "nrrd", "metaimage", "dicom"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Scan:
     case_id
         Name of the case in every table and file.
     files
-        One entry a channel, in the model's order; each lists that channel's files (one NIfTI file, or the slices
-        of a series ordered along the slice normal).
+        One entry a channel, in the model's order; each lists that channel's files (one file, or a header and the file
+        of its voxels, or the slices of a series ordered along the slice normal).
     format
-        "nifti" or "dicom".
+        "nifti", "nrrd", "metaimage" or "dicom".
     geometry
         The grid that all channels share.
     modality

@@ -1,19 +1,17 @@
 """NIfTI headers: what lies in a file, checked before a voxel is read.
 
-Files are told by their content: plain or gzip, NIfTI-1 or NIfTI-2, either byte order. The sform gives the grid where
-its code is set, else the qform; a file with neither is refused, because its place in the patient is unknown.
+Files are told by their content: plain or gzip, NIfTI-1 or NIfTI-2, either byte order, one file or a pair (.hdr, .img).
+The sform gives the grid where its code is set, else the qform; a file with neither is refused, because its place in the
+patient is unknown. So is Analyze 7.5, which looks like a pair and says neither where it lies nor which side is left.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
-import zlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,48 +20,61 @@ from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
 from medseg.errors import InvalidGeometry, ScanNotFound, UnreadableImage, UnsupportedDimensions
+from medseg.io.foreign_content import describe_foreign
+from medseg.io.volume_header import VolumeHeader
+from medseg.io.voxel_bytes import VoxelSource, check_plain_file, check_promise, is_gzip, read_head, reading
 
-__all__ = ["NiftiHeader", "RawHeader", "is_nifti_name", "nifti_stem", "open_nifti", "read_nifti_header", "read_payload"]
+__all__ = ["NiftiHeader", "RawHeader", "is_nifti_head", "is_nifti_name", "nifti_stem", "read_nifti_header"]
 
 RawHeader = Any  # nibabel.Nifti1Header or Nifti2Header, whose methods are untyped
 
-_SUFFIXES = (".nii.gz", ".nii")
-_GZIP_MAGIC = b"\x1f\x8b"
-_LARGEST_GZIP_RATIO = 1032  # deflate cannot do better: zlib's own technical note
-_HEADER_CLASSES: dict[int, tuple[Any, bytes]] = {348: (nib.Nifti1Header, b"n+1"), 540: (nib.Nifti2Header, b"n+2")}
+_SINGLE_SUFFIXES = (".nii.gz", ".nii")
+_PAIR_SUFFIXES = (".hdr.gz", ".img.gz", ".hdr", ".img")
+_HEADER_CLASSES: dict[int, tuple[Any, bytes, bytes]] = {
+    348: (nib.Nifti1Header, b"n+1", b"ni1"),
+    540: (nib.Nifti2Header, b"n+2", b"ni2"),
+}
+_LONGEST_HEADER = 544
+_ANALYZE_BYTES = 348
 _SPATIAL_UNIT_MASK, _METER, _MICRON = 7, 1, 3  # xyzt_units of the NIfTI standard
-_LARGEST_OFFSET = 2**40  # bytes of header extensions
+_LARGEST_OFFSET = 2**28  # bytes of header extensions; whole DICOM headers or CIFTI descriptions take some 10^7
 _QFORM_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class NiftiHeader:
-    """A checked header: nibabel's, the grid that it says, and what is worth a note about them."""
+    """A checked header: nibabel's, and what it says of the volume."""
 
     raw: RawHeader
-    geometry: Geometry
-    notes: tuple[str, ...]
+    volume: VolumeHeader
 
     @property
-    def data_offset(self) -> int:
-        """Bytes before the first voxel."""
-        return int(self.raw["vox_offset"]) or int(self.raw.single_vox_offset)
+    def geometry(self) -> Geometry:
+        """The grid."""
+        return self.volume.geometry
 
     @property
-    def n_bytes(self) -> int:
-        """Bytes that a whole file holds, unpacked."""
-        return self.data_offset + math.prod(self.geometry.shape) * int(self.raw.get_data_dtype().itemsize)
+    def notes(self) -> tuple[str, ...]:
+        """What is worth a note."""
+        return self.volume.notes
 
 
 def is_nifti_name(path: str | PathLike[str]) -> bool:
-    """True if the name ends in .nii or .nii.gz."""
-    return Path(path).name.lower().endswith(_SUFFIXES)
+    """True if the name ends in .nii, .nii.gz, or as one of a pair (.hdr, .img, each with or without .gz)."""
+    return Path(path).name.lower().endswith((*_SINGLE_SUFFIXES, *_PAIR_SUFFIXES))
 
 
 def nifti_stem(path: str | PathLike[str]) -> str:
-    """The name without .nii or .nii.gz."""
+    """The name without the suffix of NIfTI."""
     name = Path(path).name
-    return next((name[: -len(suffix)] for suffix in _SUFFIXES if name.lower().endswith(suffix)), name)
+    suffixes = (*_SINGLE_SUFFIXES, *_PAIR_SUFFIXES)
+    return next((name[: -len(suffix)] for suffix in suffixes if name.lower().endswith(suffix)), name)
+
+
+def is_nifti_head(head: bytes) -> bool:
+    """Whether a file that begins so is a NIfTI image in one file, whatever its name is."""
+    size = _header_size(head)[0]
+    return size is not None and head[(344 if size == 348 else 4) :].startswith(_HEADER_CLASSES[size][1])
 
 
 def read_nifti_header(path: str | PathLike[str]) -> NiftiHeader:
@@ -72,67 +83,108 @@ def read_nifti_header(path: str | PathLike[str]) -> NiftiHeader:
     Raises
     ------
     ScanNotFound
-        If there is no such file.
+        If there is no such file, or the other one of a pair is missing.
     UnreadableImage
-        If it is not NIfTI, damaged, or shorter than its header says.
+        If it is not NIfTI, damaged, shorter than its header says, or holds colors or complex numbers.
     UnsupportedDimensions
         If it is not 3-D (single axes after the third are dropped with a note).
     InvalidGeometry
-        If its spacing or affine is unusable, or neither sform nor qform is set.
+        If its spacing or affine is unusable, or it does not say where it lies.
     """
-    with open_nifti(path) as stream:
-        raw = _parse(stream, Path(path))
-    shape, notes = _spatial_shape(raw, Path(path))
-    affine, affine_notes = _affine(raw, shape, Path(path))
+    file, voxel_file = _files(Path(path))
+    is_pair = file != voxel_file
+    raw = _parse(read_head(file, _LONGEST_HEADER), is_pair, file)
+    shape, notes = _spatial_shape(raw, file)
+    affine, affine_notes = _affine(raw, shape, file)
     try:
-        header = NiftiHeader(raw, Geometry(shape, affine), (*notes, *affine_notes))
+        geometry = Geometry(shape, affine)
     except InvalidGeometry as error:
-        raise InvalidGeometry(f"{path}: {error}") from error
-    _check_size(header, Path(path))
-    return header
+        raise InvalidGeometry(f"{file}: {error}") from error
+    dtype: np.dtype[Any] = raw.get_data_dtype()
+    offset = int(raw["vox_offset"]) or (0 if is_pair else int(raw.single_vox_offset))
+    source = _source(voxel_file, math.prod(shape) * dtype.itemsize, offset)
+    slope, intercept = _scaling(raw, file)
+    notes = (*notes, *affine_notes, *check_promise(source))
+    return NiftiHeader(raw, VolumeHeader(file, "nifti", geometry, dtype, source, slope, intercept, notes))
 
 
-def open_nifti(path: str | PathLike[str]) -> BinaryIO:
-    """Open a file that is named like NIfTI for reading, unpacking gzip by content."""
-    file = Path(path)
-    if not is_nifti_name(file):
-        raise UnreadableImage(f"{file} does not end in .nii or .nii.gz; medseg reads NIfTI files and DICOM folders")
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "does not exist"
-        raise ScanNotFound(f"{file} {what}; expected a NIfTI file")
-    with file.open("rb") as stream:
-        packed = stream.read(2) == _GZIP_MAGIC
-    return cast(BinaryIO, gzip.open(file, "rb")) if packed else file.open("rb")
+def _files(path: Path) -> tuple[Path, Path]:
+    """The file of the header and the file of the voxels, the same unless they are a pair."""
+    check_plain_file(path, "a NIfTI file")
+    stem = nifti_stem(path)
+    suffix = path.name[len(stem) :].lower()
+    if suffix not in _PAIR_SUFFIXES:
+        return path, path
+    own, other = (".hdr", ".img") if suffix.startswith(".hdr") else (".img", ".hdr")
+    if path.name[len(stem) + 1].isupper():
+        other = other.upper()
+    partners = [path.with_name(stem + other + packed) for packed in ("", ".gz", ".GZ")]
+    with reading(path):
+        found = next((partner for partner in partners if partner.is_file()), None)
+    if found is None:
+        raise ScanNotFound(f"{path} is half of a pair: no {partners[0].name} lies beside it")
+    return (path, found) if own == ".hdr" else (found, path)
 
 
-def _parse(stream: BinaryIO, path: Path) -> RawHeader:
-    try:
-        head = stream.read(544)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UnreadableImage(f"{path} is damaged: {error}. Fetch or make it anew") from error
-    if head.startswith(b"version https://git-lfs"):
-        raise UnreadableImage(f"{path} is a Git LFS pointer, not the image; 'git lfs pull' fetches the image")
-    size = next((n for n in _HEADER_CLASSES for order in ("little", "big") if head[:4] == n.to_bytes(4, order)), None)
+def _header_size(head: bytes) -> tuple[int | None, str]:
+    """The size that the first four bytes say if NIfTI has it, and the byte order in which they say it."""
+    for order, mark in (("little", "<"), ("big", ">")):
+        for size in _HEADER_CLASSES:
+            if head[:4] == size.to_bytes(4, "little" if order == "little" else "big"):
+                return size, mark
+    return None, "<"
+
+
+def _parse(head: bytes, is_pair: bool, path: Path) -> RawHeader:
+    size, byte_order = _header_size(head)
     if size is None or len(head) < size:
-        raise UnreadableImage(f"{path} is not a NIfTI file: it begins with {head[:16]!r}")
-    header_class, magic = _HEADER_CLASSES[size]
-    raw = header_class(head[:size], check=False)  # nibabel's own check repairs what it finds; here it is refused
-    _check_raw(raw, magic, path)
+        what = "is cut off within its header" if size else f"is {describe_foreign(head)}"
+        raise UnreadableImage(f"{path} is not a NIfTI file: it {what}")
+    header_class, single_magic, pair_magic = _HEADER_CLASSES[size]
+    # nibabel's own check repairs what it finds; here it is refused
+    raw = header_class(head[:size], endianness=byte_order, check=False)
+    found = raw["magic"].item()
+    if is_pair and size == _ANALYZE_BYTES and not found.startswith((single_magic, pair_magic)):
+        raise InvalidGeometry(
+            f"{path} is Analyze 7.5, which says neither where it lies nor which side is left. Convert it to NIfTI from "
+            "its source"
+        )
+    if not found.startswith(pair_magic if is_pair else single_magic):
+        wanted = "the header of a NIfTI pair" if is_pair else "a single-file NIfTI image"
+        raise UnreadableImage(f"{path} is not {wanted} (magic {found!r})")
+    _check_raw(raw, is_pair, path)
     return raw
 
 
-def _check_raw(raw: RawHeader, magic: bytes, path: Path) -> None:
-    if not raw["magic"].item().startswith(magic):
-        raise UnreadableImage(f"{path} is not a single-file NIfTI image (magic {raw['magic'].item()!r})")
+def _check_raw(raw: RawHeader, is_pair: bool, path: Path) -> None:
     offset = float(raw["vox_offset"])
-    if offset != 0 and not raw.single_vox_offset <= offset < _LARGEST_OFFSET:
+    lowest = 0 if is_pair else raw.single_vox_offset
+    if offset != 0 and not (lowest <= offset < _LARGEST_OFFSET and offset.is_integer()):
         raise UnreadableImage(f"{path} has a damaged NIfTI header: voxels cannot begin at byte {offset:g}")
     if not 1 <= int(raw["dim"][0]) <= 7:
         raise UnreadableImage(f"{path} has a damaged NIfTI header: it cannot have {int(raw['dim'][0])} dimensions")
     try:
-        raw.get_data_dtype()
+        dtype = raw.get_data_dtype()
     except (HeaderDataError, KeyError) as error:
         raise UnreadableImage(f"{path} has a damaged NIfTI header: no voxel type {int(raw['datatype'])}") from error
+    if dtype.kind not in "iuf" or dtype.itemsize == 0:
+        raise UnreadableImage(f"{path} holds {dtype} voxels (color or complex); medseg reads plain numbers")
+
+
+def _scaling(raw: RawHeader, path: Path) -> tuple[float | None, float | None]:
+    """Slope and intercept; None where the standard says that there is no scaling."""
+    slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
+    if slope == 0 or math.isnan(slope):  # NaN is what nibabel writes for none
+        return None, None
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise UnreadableImage(f"{path}: the intensity scaling is invalid: slope {slope:g}, intercept {intercept:g}")
+    return (None, None) if (slope, intercept) == (1.0, 0.0) else (slope, intercept)
+
+
+def _source(path: Path, n_bytes: int, offset: int) -> VoxelSource:
+    if is_gzip(path):
+        return VoxelSource(path, n_bytes, "gzip", 0, offset)
+    return VoxelSource(path, n_bytes, "none", offset)
 
 
 def _spatial_shape(raw: RawHeader, path: Path) -> tuple[tuple[int, int, int], tuple[str, ...]]:
@@ -182,41 +234,3 @@ def _disagreement(
     if distance <= _QFORM_TOLERANCE_MM:
         return ()
     return (f"{path.name}: the sform was used; the qform lies up to {distance:.2f} mm off",)
-
-
-def _check_size(header: NiftiHeader, path: Path) -> None:
-    """Compare what the header promises with the file's size, before anything is allocated."""
-    on_disk = path.stat().st_size
-    with path.open("rb") as stream:
-        packed = stream.read(2) == _GZIP_MAGIC
-    most = on_disk * _LARGEST_GZIP_RATIO if packed else on_disk
-    if header.n_bytes > most:
-        raise UnreadableImage(
-            f"{path} is truncated: its header promises {header.n_bytes} bytes, the file has {on_disk}"
-            f"{' (gzip)' if packed else ''}. Fetch or make it anew"
-        )
-
-
-def read_payload(path: Path, header: NiftiHeader) -> memoryview:
-    """All bytes of the file, unpacked, as many as the header promises; a gzip checksum is verified.
-
-    Raises
-    ------
-    UnreadableImage
-        If the file ends early or its gzip stream is damaged.
-    """
-    payload = io.BytesIO()
-    try:
-        with open_nifti(path) as stream:
-            while payload.tell() < header.n_bytes and (chunk := stream.read(min(1 << 24, header.n_bytes))):
-                payload.write(chunk)
-            while stream.read(1 << 24):
-                pass  # the checksum comes after the last byte
-    except (OSError, EOFError, zlib.error) as error:
-        raise UnreadableImage(f"{path} is damaged: {error}. Fetch or make it anew") from error
-    if payload.tell() < header.n_bytes:
-        raise UnreadableImage(
-            f"{path} is truncated: its header promises {header.n_bytes} bytes, it holds {payload.tell()}. "
-            "Fetch or make it anew"
-        )
-    return payload.getbuffer()

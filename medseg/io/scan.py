@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -19,7 +20,6 @@ from medseg.errors import (
     ChannelMismatch,
     GridMismatch,
     NonFiniteVoxels,
-    ScanNotFound,
     UnreadableImage,
     UnsupportedDimensions,
     UsageError,
@@ -27,12 +27,24 @@ from medseg.errors import (
 from medseg.io.case_ids import dicom_case_id
 from medseg.io.dicom_headers import is_dicom, read_tags
 from medseg.io.dicom_series import FolderListing, choose_series, list_series, order_slices, read_series_array
+from medseg.io.foreign_content import describe_foreign
 from medseg.io.hashes import sha256_of_files
-from medseg.io.nifti import read_header_geometry, read_nifti_array
-from medseg.io.nifti_header import is_nifti_name, nifti_stem
+from medseg.io.memory import check_fits_memory
 from medseg.io.suv import suv_scale
+from medseg.io.volume_files import (
+    SUFFIXES,
+    is_volume_file,
+    is_volume_name,
+    read_volume_array,
+    read_volume_header,
+    volume_format,
+    volume_stem,
+)
+from medseg.io.voxel_bytes import check_plain_file, read_head
 
 __all__ = ["hash_inputs", "load_volume", "read_scan"]
+
+_FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage"}
 
 PathOrPaths = str | PathLike[str] | Sequence[str | PathLike[str]]
 SeriesChoice = str | int | None
@@ -61,13 +73,13 @@ def read_scan(
     Parameters
     ----------
     path_or_paths
-        A NIfTI file, a folder with one NIfTI file, or a folder with one DICOM series; several of them are the channels
-        of one case, in the model's order.
+        A volume file (NIfTI, NRRD, MetaImage), a folder with one, or a folder with one DICOM series; several of them
+        are the channels of one case, in the model's order.
     series
         Which DICOM series, where a folder holds several: UID, number or description; one for all channels, or one a
         channel.
     case_id
-        Name of the case. By default the NIfTI file's name without suffix (relative to the folder that was given), or
+        Name of the case. By default the volume file's name without suffix (relative to the folder that was given), or
         a salted hash of the DICOM UIDs; of the first channel, if there are several.
     salt
         What the hash of a DICOM case is salted with.
@@ -81,7 +93,7 @@ def read_scan(
     ScanNotFound
         If nothing readable lies there, or no series by that name.
     AmbiguousSeries
-        If a folder holds several NIfTI files or series and none was chosen.
+        If a folder holds several volume files or series and none was chosen.
     GridMismatch
         If the channels do not share one grid.
     UnreadableImage, UnsupportedDimensions, InvalidGeometry, IncompleteSeries
@@ -115,7 +127,7 @@ def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: f
         What `read_scan` returned.
     units
         "stored": after the rescale slope (HU, Bq/ml, ...); "suv": SUVbw, for PET. One for all channels, or one a
-        channel. A NIfTI file does not name its unit, so "suv" takes it on trust and adds a note.
+        channel. A volume file does not name its unit, so "suv" takes it on trust and adds a note.
     nan_as
         What to fill NaN and infinite voxels with; None refuses them.
 
@@ -129,8 +141,8 @@ def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: f
         If voxels are NaN or infinite and `nan_as` is None.
     UnsupportedUnits
         If a DICOM series has no SUV.
-    UnreadableImage
-        If a file is damaged.
+    UnreadableImage, ScanTooLarge
+        If a file is damaged, or the voxels do not fit into memory.
     ChannelMismatch
         If there are not as many units as channels.
     UsageError
@@ -139,10 +151,11 @@ def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: f
     wanted = _checked_units(units, scan)
     if nan_as is not None and not np.isfinite(nan_as):
         raise UsageError(f"nan_as must be a finite number; got {nan_as}")
+    check_fits_memory(4 * scan.n_channels * math.prod(scan.geometry.shape), scan.case_id)
     array = np.empty((scan.n_channels, *scan.geometry.shape), dtype=np.float32)
     notes: list[str] = []
     for channel, (files, unit) in enumerate(zip(scan.files, wanted, strict=True)):
-        read = _load_nifti if scan.format == "nifti" else _load_dicom
+        read = _load_dicom if scan.format == "dicom" else _load_file
         array[channel], read_notes = read(scan, channel, unit)
         notes += [*read_notes, *_filled_notes(array[channel], nan_as, files, scan.case_id)]
     return Volume(array, scan.geometry, _channel_names(scan), tuple(notes))
@@ -156,46 +169,52 @@ def hash_inputs(scan: Scan) -> tuple[str, ...]:
 def _read_channel(path: Path, series: SeriesChoice, salt: str) -> _Channel:
     if path.is_dir():
         return _channel_in_folder(path, series, salt)
-    if not path.exists():
-        raise ScanNotFound(f"{path} does not exist; expected a NIfTI file or a folder")
-    if is_nifti_name(path):
-        if series is not None:
-            raise UsageError(f"{path} is a NIfTI file; series {series!r} can be chosen in a DICOM folder only")
-        return _nifti_channel(path, nifti_stem(path))
+    check_plain_file(path, "a volume file, an archive or a folder")
+    if is_volume_name(path):
+        return _named_file_channel(path, series)
     if is_dicom(path):
         raise UnsupportedDimensions(f"{path} is one DICOM file, hence one slice; give the folder of its series")
+    if volume_format(path) is not None:
+        return _named_file_channel(path, series)
     raise UnreadableImage(
-        f"{path} is neither NIfTI (.nii, .nii.gz) nor DICOM; medseg reads NIfTI files and DICOM folders"
+        f"{path} is neither a volume ({SUFFIXES}) nor DICOM; it is {describe_foreign(read_head(path, 544))}"
     )
 
 
+def _named_file_channel(path: Path, series: SeriesChoice) -> _Channel:
+    if series is not None:
+        raise UsageError(f"{path} is one volume; series {series!r} can be chosen in a DICOM folder only")
+    return _file_channel(path, volume_stem(path))
+
+
 def _channel_in_folder(folder: Path, series: SeriesChoice, salt: str) -> _Channel:
-    nifti_files = sorted(path for path in folder.rglob("*") if _is_visible_nifti(path, folder))
+    volume_files = sorted(path for path in folder.rglob("*") if _is_visible_volume(path, folder))
     listing = list_series(folder)
-    if series is None and len(nifti_files) == 1 and not listing.series:
-        relative = nifti_files[0].relative_to(folder)
-        return _nifti_channel(nifti_files[0], relative.with_name(nifti_stem(relative)).as_posix())
-    if series is None and nifti_files:
-        raise AmbiguousSeries(_describe_choices(folder, nifti_files, listing))
+    if series is None and len(volume_files) == 1 and not listing.series:
+        relative = volume_files[0].relative_to(folder)
+        return _file_channel(volume_files[0], relative.with_name(volume_stem(relative)).as_posix())
+    if series is None and volume_files:
+        raise AmbiguousSeries(_describe_choices(folder, volume_files, listing))
     return _dicom_channel(listing, series, salt)
 
 
-def _is_visible_nifti(path: Path, folder: Path) -> bool:
+def _is_visible_volume(path: Path, folder: Path) -> bool:
     """Hidden files are other programs' leftovers (a Mac's "._scan.nii", our own temporary files)."""
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return is_nifti_name(path) and path.is_file() and not hidden
+    return not hidden and path.is_file() and is_volume_file(path)
 
 
-def _describe_choices(folder: Path, nifti_files: Sequence[Path], listing: FolderListing) -> str:
-    names = [f"  {path.relative_to(folder)}" for path in nifti_files[:20]]
-    more = [f"  ... and {len(nifti_files) - 20} more"] if len(nifti_files) > 20 else []
+def _describe_choices(folder: Path, volume_files: Sequence[Path], listing: FolderListing) -> str:
+    names = [f"  {path.relative_to(folder)}" for path in volume_files[:20]]
+    more = [f"  ... and {len(volume_files) - 20} more"] if len(volume_files) > 20 else []
     series = [f"  DICOM series {candidate}" for candidate in listing.series]
-    head = f"{folder} holds {len(nifti_files)} NIfTI file(s) and {len(listing.series)} DICOM series; name one of them"
+    head = f"{folder} holds {len(volume_files)} volume file(s) and {len(listing.series)} DICOM series; name one of them"
     return "\n".join([head, *names, *more, *series])
 
 
-def _nifti_channel(path: Path, name: str) -> _Channel:
-    return _Channel(name, (path,), "nifti", read_header_geometry(path))
+def _file_channel(path: Path, name: str) -> _Channel:
+    header = read_volume_header(path)
+    return _Channel(name, header.files, header.format, header.geometry)
 
 
 def _dicom_channel(listing: FolderListing, choice: SeriesChoice, salt: str) -> _Channel:
@@ -215,7 +234,7 @@ def _check_one_case(channels: Sequence[_Channel]) -> None:
     first = channels[0]
     for channel in channels[1:]:
         if channel.format != first.format:
-            raise UsageError(f"channels must all be NIfTI or all DICOM; {first.files[0]} and {channel.files[0]} differ")
+            raise UsageError(f"channels must all be of one format; {first.files[0]} and {channel.files[0]} differ")
         if not first.geometry.matches(channel.geometry):
             distance = first.geometry.largest_displacement_mm(channel.geometry)
             raise GridMismatch(
@@ -242,12 +261,14 @@ def _checked_units(units: Units | Sequence[Units], scan: Scan) -> Sequence[Units
     return wanted
 
 
-def _load_nifti(scan: Scan, channel: int, unit: Units) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+def _load_file(scan: Scan, channel: int, unit: Units) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     path = scan.files[channel][0]
-    array, geometry, notes = read_nifti_array(path)
+    array, geometry, notes = read_volume_array(path)
     if not scan.geometry.matches(geometry):
         raise GridMismatch(f"{scan.case_id}: {path} has changed since its header was read; read the scan again")
-    on_trust = (f"{path.name}: taken as SUV on trust; NIfTI names no unit",) if unit == "suv" else ()
+    on_trust = (
+        (f"{path.name}: taken as SUV on trust; {_FORMAT_NAMES[scan.format]} names no unit",) if unit == "suv" else ()
+    )
     return array, (*notes, *on_trust)
 
 
@@ -280,7 +301,7 @@ def _filled_notes(
 
 def _channel_names(scan: Scan) -> tuple[str, ...]:
     """The DICOM modality of each channel, or "channel_0", ... where the format names none."""
-    if scan.format == "nifti":
+    if scan.format != "dicom":
         return tuple(f"channel_{number}" for number in range(scan.n_channels))
     modalities = (str(read_tags(files[0], ["Modality"]).get("Modality", "")) for files in scan.files)
     return tuple(modality or f"channel_{number}" for number, modality in enumerate(modalities))

@@ -14,8 +14,8 @@ from medseg.core.plan import Plan
 from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
 from medseg.errors import GridMismatch
+from medseg.io.label_files import read_semantic
 from medseg.io.manifest import DataManifest, ManifestCase, verify_case
-from medseg.io.nifti import read_semantic
 from medseg.io.resample import resample_linear
 from medseg.io.scan import read_scan
 from medseg.transforms.augment import draw_patch, training_augmentation

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.errors import InvalidGeometry, MedsegError, ScanNotFound, UnreadableImage, UnsupportedDimensions
+from medseg.io.nifti import read_nifti_array
 from medseg.io.nifti_header import is_nifti_name, nifti_stem, read_nifti_header
 from tests.io.nifti_files import AFFINE, patch, save
 
@@ -20,14 +22,22 @@ def pixdim(*spacing: float) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"), [("a.nii", "a"), ("a.nii.gz", "a"), ("a.b.NII.GZ", "a.b"), ("a.nii.gz.nii", "a.nii.gz")]
+    ("name", "stem"),
+    [
+        ("a.nii", "a"),
+        ("a.nii.gz", "a"),
+        ("a.b.NII.GZ", "a.b"),
+        ("a.nii.gz.nii", "a.nii.gz"),
+        ("a.hdr", "a"),
+        ("b.img.gz", "b"),
+    ],
 )
 def test_stem_is_the_name_without_the_suffix(name, stem):
     assert is_nifti_name(name)
     assert nifti_stem(f"folder.nii/{name}") == stem
 
 
-@pytest.mark.parametrize("name", ["a.gz", "a.mgz", "anii", "a.nii.zip", "a.hdr"])
+@pytest.mark.parametrize("name", ["a.gz", "a.mgz", "anii", "a.nii.zip", "hdr"])
 def test_other_names_are_no_nifti(name):
     assert not is_nifti_name(name)
     assert nifti_stem(name) == name
@@ -112,9 +122,9 @@ def test_missing_file_and_folder_are_told_apart(tmp_path):
         read_nifti_header(tmp_path / "folder.nii")
 
 
-def test_name_without_the_suffix_is_refused(tmp_path):
+def test_half_of_a_pair_is_refused_and_names_the_other(tmp_path):
     path = save(ARRAY, tmp_path / "a.nii").rename(tmp_path / "a.img")
-    with pytest.raises(UnreadableImage, match=r"does not end in \.nii or \.nii\.gz"):
+    with pytest.raises(ScanNotFound, match=r"a\.img is half of a pair: no a\.hdr"):
         read_nifti_header(path)
 
 
@@ -157,6 +167,53 @@ def test_size_below_one_voxel_is_refused(tmp_path, n):
     path = save(ARRAY, tmp_path / "a.nii", dim=[3, 3, n, 5, 1, 1, 1, 1])
     with pytest.raises(UnreadableImage, match="damaged NIfTI header"):
         read_nifti_header(path)
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -352.0, 351.0, 352.5, 2.0**31])
+def test_voxels_that_begin_nowhere_are_refused(tmp_path, offset):
+    path = save(ARRAY, tmp_path / "a.nii", vox_offset=offset)
+    with pytest.raises(UnreadableImage, match="voxels cannot begin at byte"):
+        read_nifti_header(path)
+
+
+def test_infinite_slope_is_refused(tmp_path):
+    path = save(ARRAY, tmp_path / "a.nii", scl_slope=np.inf, scl_inter=0)
+    with pytest.raises(UnreadableImage, match="intensity scaling is invalid: slope inf"):
+        read_nifti_header(path)
+
+
+def test_named_pipe_is_refused_without_opening_it(tmp_path):
+    os.mkfifo(tmp_path / "a.nii")
+    with pytest.raises(ScanNotFound, match=r"a\.nii is no plain file"):
+        read_nifti_header(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("header_class", [nib.Nifti1Pair, nib.Nifti2Pair])
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("given_name", ["a.hdr", "a.img"])
+def test_pair_is_read_by_either_name_as_nibabel_reads_it(tmp_path, header_class, endian, packed, given_name):
+    header = header_class.header_class(endianness=endian)
+    header.set_data_dtype(np.int16)
+    image = header_class(ARRAY, AFFINE, header)
+    image.header.set_xyzt_units("mm")
+    image.to_filename(tmp_path / f"a.img{packed}")
+    found = read_nifti_header(tmp_path / f"{given_name}{packed}")
+    np.testing.assert_array_equal(found.geometry.affine, AFFINE)
+    np.testing.assert_array_equal(read_nifti_array(tmp_path / f"{given_name}{packed}")[0], ARRAY)
+    assert [file.name for file in found.volume.files] == [f"a.hdr{packed}", f"a.img{packed}"]
+
+
+def test_analyze_is_refused_because_it_lies_nowhere(tmp_path):
+    nib.AnalyzeImage(ARRAY, AFFINE).to_filename(tmp_path / "a.img")
+    with pytest.raises(InvalidGeometry, match=r"Analyze 7\.5, which says neither where it lies"):
+        read_nifti_header(tmp_path / "a.hdr")
+
+
+def test_bytes_after_the_last_voxel_are_noted(tmp_path):
+    path = save(ARRAY, tmp_path / "a.nii")
+    path.write_bytes(path.read_bytes() + b"\0" * 7)
+    assert read_nifti_header(path).notes == ("a.nii: ignored 7 bytes after the last voxel",)
 
 
 @settings(deadline=None)

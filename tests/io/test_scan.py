@@ -62,7 +62,7 @@ def test_given_case_id_wins(tmp_path):
 def test_several_files_in_a_folder_are_listed(tmp_path):
     for name in ("b.nii", "a.nii.gz"):
         save(ARRAY, tmp_path / name)
-    with pytest.raises(AmbiguousSeries, match=r"2 NIfTI file\(s\) and 0 DICOM series; name one of them\n  a.*\n  b"):
+    with pytest.raises(AmbiguousSeries, match=r"2 volume file\(s\) and 0 DICOM series; name one of them\n  a.*\n  b"):
         read_scan(tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_channels_on_different_grids_are_refused_with_the_distance(tmp_path):
 
 def test_channels_of_different_formats_are_refused(tmp_path):
     write_series(tmp_path / "series")
-    with pytest.raises(UsageError, match="must all be NIfTI or all DICOM"):
+    with pytest.raises(UsageError, match="must all be of one format"):
         read_scan([save(ARRAY, tmp_path / "a.nii"), tmp_path / "series"])
 
 
@@ -238,7 +238,7 @@ def test_one_slice_is_no_scan(tmp_path):
 
 def test_path_that_is_no_image_is_refused(tmp_path):
     (tmp_path / "note.txt").write_text("no image")
-    with pytest.raises(UnreadableImage, match=r"note\.txt is neither NIfTI"):
+    with pytest.raises(UnreadableImage, match=r"note\.txt is neither a volume"):
         read_scan(tmp_path / "note.txt")
     with pytest.raises(ScanNotFound, match="holds no DICOM image"):
         read_scan(tmp_path)
