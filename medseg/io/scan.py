@@ -19,14 +19,17 @@ from medseg.errors import (
     AmbiguousSeries,
     ChannelMismatch,
     GridMismatch,
+    MedsegError,
     NonFiniteVoxels,
     UnreadableImage,
     UnsupportedDimensions,
     UsageError,
 )
+from medseg.io.archive import is_archive, unpack_until_exit
 from medseg.io.case_ids import dicom_case_id
 from medseg.io.dicom_headers import is_dicom, read_tags
 from medseg.io.dicom_series import FolderListing, choose_series, list_series, order_slices, read_series_array
+from medseg.io.file_tree import walk_files
 from medseg.io.foreign_content import describe_foreign
 from medseg.io.hashes import sha256_of_files
 from medseg.io.memory import check_fits_memory
@@ -73,14 +76,15 @@ def read_scan(
     Parameters
     ----------
     path_or_paths
-        A volume file (NIfTI, NRRD, MetaImage), a folder with one, or a folder with one DICOM series; several of them
-        are the channels of one case, in the model's order.
+        A volume file (NIfTI, NRRD, MetaImage), a folder with one, a folder with one DICOM series, or a zip or tar of
+        such a folder; several of them are the channels of one case, in the model's order. An archive is unpacked into
+        a private temporary folder that is removed when Python ends.
     series
         Which DICOM series, where a folder holds several: UID, number or description; one for all channels, or one a
         channel.
     case_id
-        Name of the case. By default the volume file's name without suffix (relative to the folder that was given), or
-        a salted hash of the DICOM UIDs; of the first channel, if there are several.
+        Name of the case. By default the volume file's name without suffix (relative to the folder or archive that was
+        given), or a salted hash of the DICOM UIDs; of the first channel, if there are several.
     salt
         What the hash of a DICOM case is salted with.
 
@@ -97,7 +101,9 @@ def read_scan(
     GridMismatch
         If the channels do not share one grid.
     UnreadableImage, UnsupportedDimensions, InvalidGeometry, IncompleteSeries
-        If a file or series cannot be used.
+        If a file or series cannot be used, or an archive has lost a part of it.
+    UnsafeArchive
+        If an archive goes beyond the limits of `medseg.io.archive.ArchiveLimits`.
     UsageError
         If the channels are of different formats, or there are not as many choices as channels.
     """
@@ -176,6 +182,8 @@ def _read_channel(path: Path, series: SeriesChoice, salt: str) -> _Channel:
         raise UnsupportedDimensions(f"{path} is one DICOM file, hence one slice; give the folder of its series")
     if volume_format(path) is not None:
         return _named_file_channel(path, series)
+    if is_archive(path):
+        return _channel_in_archive(path, series, salt)
     raise UnreadableImage(
         f"{path} is neither a volume ({SUFFIXES}) nor DICOM; it is {describe_foreign(read_head(path, 544))}"
     )
@@ -187,8 +195,23 @@ def _named_file_channel(path: Path, series: SeriesChoice) -> _Channel:
     return _file_channel(path, volume_stem(path))
 
 
+def _channel_in_archive(archive: Path, series: SeriesChoice, salt: str) -> _Channel:
+    unpacked = unpack_until_exit(archive)
+    lost = [f"{member.name} ({member.reason})" for member in unpacked.damaged]
+    more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+    losses = f"{len(lost)} file(s) could not be unpacked: {', '.join(lost[:5])}{more}" if lost else ""
+    try:
+        channel = _channel_in_folder(unpacked.folder, series, salt)
+    except MedsegError as error:
+        told = str(error).replace(str(unpacked.folder), str(archive))
+        raise type(error)(f"{told}. {losses}" if losses else told) from error
+    if lost and (channel.format == "dicom" or any(is_volume_name(member.name) for member in unpacked.damaged)):
+        raise UnreadableImage(f"{archive}: {losses}. They may be part of the scan; fetch the archive anew")
+    return channel
+
+
 def _channel_in_folder(folder: Path, series: SeriesChoice, salt: str) -> _Channel:
-    volume_files = sorted(path for path in folder.rglob("*") if _is_visible_volume(path, folder))
+    volume_files = sorted(path for path in walk_files(folder) if is_volume_file(path))
     listing = list_series(folder)
     if series is None and len(volume_files) == 1 and not listing.series:
         relative = volume_files[0].relative_to(folder)
@@ -196,12 +219,6 @@ def _channel_in_folder(folder: Path, series: SeriesChoice, salt: str) -> _Channe
     if series is None and volume_files:
         raise AmbiguousSeries(_describe_choices(folder, volume_files, listing))
     return _dicom_channel(listing, series, salt)
-
-
-def _is_visible_volume(path: Path, folder: Path) -> bool:
-    """Hidden files are other programs' leftovers (a Mac's "._scan.nii", our own temporary files)."""
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.is_file() and is_volume_file(path)
 
 
 def _describe_choices(folder: Path, volume_files: Sequence[Path], listing: FolderListing) -> str:
