@@ -22,7 +22,7 @@ __all__ = ["Member", "archive_kind", "tar_members", "zip_members"]
 
 _ZIP_BEGINNINGS = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_END = b"PK\x05\x06"
-_ZIP64_END = b"PK\x06\x06"
+_ZIP64_END, _ZIP64_LOCATOR = b"PK\x06\x06", b"PK\x06\x07"
 _ZIP_END_BYTES = 22 + 65535  # the end record with the longest comment
 _DIRECTORY_BYTES_PER_MEMBER = 256  # of a zip's directory, with names of usual length
 _ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # of the others Python unpacks without bound
@@ -143,12 +143,15 @@ def _checked_zip_directory(path: Path, most_members: int) -> int:
     claimed = int.from_bytes(tail[end + 12 : end + 16], "little")
     if claimed != _ZIP64 and claimed > most_members * _DIRECTORY_BYTES_PER_MEMBER:
         raise UnsafeArchive(f"{path} has a directory of {claimed} bytes, more than {most_members} files need")
-    return int.from_bytes(tail[end + 10 : end + 12], "little") if claimed != _ZIP64 else _zip64_count(tail)
+    return _promised_files(tail, end)
 
 
-def _zip64_count(tail: bytes) -> int:
-    record = tail.rfind(_ZIP64_END)
-    return int.from_bytes(tail[record + 32 : record + 40], "little") if record >= 0 else 0
+def _promised_files(tail: bytes, end: int) -> int:
+    """The number of files by the end record, or by that of zip64 where there is one."""
+    large = tail.rfind(_ZIP64_END, 0, end)
+    if large >= 0 and tail[large + 56 : large + 60] == _ZIP64_LOCATOR:
+        return int.from_bytes(tail[large + 32 : large + 40], "little")
+    return int.from_bytes(tail[end + 10 : end + 12], "little")
 
 
 def _tar_entries(archive: tarfile.TarFile) -> Iterator[Member]:

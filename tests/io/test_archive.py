@@ -183,6 +183,12 @@ def test_truncated_zip_is_refused(tmp_path, cut):
         pass
 
 
+def test_zip_of_more_files_than_its_end_can_count_is_whole(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {f"{n}/": b"" for n in range(65540)})
+    with unpacked_archive(path) as unpacked:
+        assert unpacked.damaged == ()
+
+
 def test_zip_whose_end_counts_other_files_is_reported(tmp_path):
     path = make_zip(tmp_path / "a.zip", MEMBERS)
     data = bytearray(path.read_bytes())
