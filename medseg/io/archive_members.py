@@ -93,7 +93,7 @@ def zip_members(path: Path, most_members: int) -> Iterator[Member]:
         if (n_listed - n_promised) % 2**16:  # the count has 16 bits, and older writers let it run over
             yield Member(path.name, damaged=f"the zip lists {n_listed} files, its end says {n_promised}")
         for info in archive.infolist():
-            if not info.is_dir():
+            if not info.filename.endswith("/"):  # is_dir fails for an empty name
                 yield _zip_member(archive, info)
 
 

@@ -175,6 +175,15 @@ def test_wrong_checksum_encryption_and_other_methods_are_named_and_the_rest_is_r
     assert "LZMA" in reasons["lzma"]
 
 
+def test_member_without_a_name_is_reported(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", b"data")
+        archive.infolist()[0].filename = ""
+    with unpacked_archive(tmp_path / "a.zip") as unpacked:
+        assert files_of(unpacked) == {}
+        assert "differ" in unpacked.damaged[0].reason
+
+
 @pytest.mark.parametrize("cut", [10, 60])
 def test_truncated_zip_is_refused(tmp_path, cut):
     path = make_zip(tmp_path / "a.zip", MEMBERS)
