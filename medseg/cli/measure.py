@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 _Lesions = Annotated[
-    Path, typer.Argument(metavar="LESIONS", show_default=False, help="NIfTI map of lesion numbers, 0 for background.")
+    Path, typer.Argument(metavar="LESIONS", show_default=False, help="Map of lesion numbers, 0 for background.")
 ]
 _Scan = Annotated[
     Path | None,
-    typer.Option("--scan", "-s", help="NIfTI file or DICOM folder on the same grid, for the intensities."),
+    typer.Option("--scan", "-s", help="Volume file, DICOM folder, zip or tar on the same grid, for the intensities."),
 ]
 _Units = Annotated[Literal["stored", "suv"], typer.Option("--units", help="Of the scan's voxels.")]
 _Output = Annotated[

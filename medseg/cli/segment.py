@@ -32,7 +32,8 @@ _Scans = Annotated[
     typer.Argument(
         metavar="SCAN...",
         show_default=False,
-        help="NIfTI file or DICOM folder; several are the channels of one case, in the model's order.",
+        help="Volume file (NIfTI, NRRD, MetaImage), DICOM folder, zip or tar; several are the channels of one case, "
+        "in the model's order.",
     ),
 ]
 _Model = Annotated[

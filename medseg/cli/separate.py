@@ -13,7 +13,7 @@ from medseg.cli.options import Connectivity, Json, Method, MinimumVolume, Overwr
 __all__ = ["separate"]
 
 _Semantic = Annotated[
-    Path, typer.Argument(metavar="SEMANTIC", show_default=False, help="NIfTI map of class numbers, 0 for background.")
+    Path, typer.Argument(metavar="SEMANTIC", show_default=False, help="Map of class numbers, 0 for background.")
 ]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", help="Lesion map to write: .nii.gz or .nii.", show_default=False)

@@ -49,7 +49,7 @@ def walk_files(
         If there are more than `most_files`.
     """
     top = Path(root)
-    if not top.is_dir():
+    if not os.path.isdir(top):
         raise ScanNotFound(f"{top} is no folder; expected one with scans")
     counts = Counter[str]() if skipped is None else skipped
     inside = os.path.realpath(top)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -173,7 +174,7 @@ def hash_inputs(scan: Scan) -> tuple[str, ...]:
 
 
 def _read_channel(path: Path, series: SeriesChoice, salt: str) -> _Channel:
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir fails for names too long
         return _channel_in_folder(path, series, salt)
     check_plain_file(path, "a volume file, an archive or a folder")
     if is_volume_name(path):

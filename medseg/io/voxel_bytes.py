@@ -75,7 +75,8 @@ def reading(path: str | PathLike[str]) -> Iterator[None]:
     except MedsegError:
         raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
-        raise UnreadableImage(f"{path} is damaged or cannot be read: {error}. Fetch or make it anew") from error
+        reason = getattr(error, "strerror", None) or error  # the whole text of an OSError names the file again
+        raise UnreadableImage(f"{path} is damaged or cannot be read: {reason}. Fetch or make it anew") from error
 
 
 def check_plain_file(path: Path, expected: str) -> None:

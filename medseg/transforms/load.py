@@ -30,8 +30,8 @@ PathOrPaths = str | PathLike[str] | Sequence[str | PathLike[str]]
 class LoadScand(MapTransform):
     """Load scans as MetaTensors (C, I, J, K) float32 with their RAS+ affine.
 
-    Each key may hold a `Scan`, a path (NIfTI file, DICOM folder), a list of paths (the channels of one case), or a
-    `Volume` that is in memory already.
+    Each key may hold a `Scan`, a path (volume file, DICOM folder, archive), a list of paths (the channels of one case),
+    or a `Volume` that is in memory already.
 
     Parameters
     ----------
