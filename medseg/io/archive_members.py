@@ -141,6 +141,8 @@ def _checked_zip_directory(path: Path, most_members: int) -> int:
     if end < 0 or len(tail) < end + 22:
         raise UnreadableImage(f"{path} is a truncated zip: its directory is missing. Fetch or make it anew")
     claimed = int.from_bytes(tail[end + 12 : end + 16], "little")
+    if claimed != _ZIP64 and claimed > size:
+        raise UnreadableImage(f"{path} is a damaged zip: its directory is larger than the file. Fetch or make it anew")
     if claimed != _ZIP64 and claimed > most_members * _DIRECTORY_BYTES_PER_MEMBER:
         raise UnsafeArchive(f"{path} has a directory of {claimed} bytes, more than {most_members} files need")
     return _promised_files(tail, end)

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.commands import assert_one_clear_error, files_below, run
 from tests.cli.conftest import hot_spots
 from tests.io.nifti_files import patch, save
+from tests.io.text_headers import write_meta, write_nrrd
 
 
 def _missing(folder: Path) -> Path:
@@ -84,6 +85,20 @@ def _other_suffix(folder: Path) -> Path:
     return path
 
 
+def _web_page(folder: Path) -> Path:
+    path = folder / "page.nrrd"
+    path.write_text("<!DOCTYPE html><title>404 Not Found</title>")
+    return path
+
+
+def _voxels_elsewhere(folder: Path) -> Path:
+    return write_meta(folder / "outside.mhd", b"", ElementDataFile="/etc/passwd")
+
+
+def _no_position(folder: Path) -> Path:
+    return write_nrrd(folder / "nowhere.nrrd", space=None)
+
+
 def _empty_folder(folder: Path) -> Path:
     (folder / "nothing").mkdir()
     return folder / "nothing"
@@ -103,6 +118,9 @@ BAD_SCANS = [
     (_text, 1, "text.nii.gz"),
     (_nothing, 1, "empty.nii.gz"),
     (_other_suffix, 1, "picture.jpg"),
+    (_web_page, 1, "page.nrrd"),
+    (_voxels_elsewhere, 1, "outside.mhd"),
+    (_no_position, 1, "nowhere.nrrd"),
     (_empty_folder, 2, "nothing"),
 ]
 

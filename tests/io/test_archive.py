@@ -293,6 +293,15 @@ def test_number_of_files_is_bounded(tmp_path, make):
         pass
 
 
+def test_zip_directory_larger_than_the_file_is_damage(tmp_path):
+    path = make_zip(tmp_path / "a.zip", MEMBERS)
+    data = bytearray(path.read_bytes())
+    data[-10:-6] = b"\xf0\xff\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImage, match="larger than the file"), unpacked_archive(path):
+        pass
+
+
 def test_zip_directory_larger_than_its_files_need_is_refused_unread(tmp_path):
     path = make_zip(tmp_path / "a.zip", {f"{n}{'x' * 200}": b"" for n in range(100)})
     with pytest.raises(UnsafeArchive, match="directory of"), unpacked_archive(path, ArchiveLimits(max_members=50)):

@@ -230,6 +230,14 @@ def test_map_has_the_spatial_fields_of_its_scan_bit_for_bit(tmp_path_factory, gr
         np.testing.assert_array_equal(written.header[field], scan.header[field], err_msg=field)
 
 
+def test_map_of_a_pair_is_one_file_on_its_grid(tmp_path):
+    nib.Nifti1Pair(numbered(), AFFINE).to_filename(tmp_path / "scan.img")
+    write_labels(labels_at(n1=(0, 0, 0)), GRID, tmp_path / "map.nii", like=tmp_path / "scan.hdr")
+    header = nib.load(tmp_path / "map.nii").header
+    assert header["magic"].item() == b"n+1"
+    np.testing.assert_array_equal(nib.load(tmp_path / "map.nii").affine, nib.load(tmp_path / "scan.img").affine)
+
+
 def test_map_on_another_grid_than_its_scan_is_refused(tmp_path):
     scan = save(numbered(), tmp_path / "scan.nii")
     shifted = AFFINE + np.eye(4, k=3) * 0.1
