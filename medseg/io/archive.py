@@ -7,7 +7,6 @@ the caller to refuse a scan of which it may be a part.
 
 from __future__ import annotations
 
-import atexit
 import errno
 import logging
 import shutil
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.util import Finalize
 from os import PathLike
 from pathlib import Path
 from typing import IO
@@ -203,7 +203,8 @@ def unpack_until_exit(path: str | PathLike[str], limits: ArchiveLimits | None = 
     if known is not None and known.folder.is_dir():
         return known
     folder = tempfile.mkdtemp(prefix="medseg-archive-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # unlike atexit, this also runs at the end of a worker process, and not in one that was forked later
+    Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=0)
     try:
         _kept[key] = unpack_archive(file, folder, limits)
     except BaseException:

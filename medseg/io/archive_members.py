@@ -174,8 +174,9 @@ def _check_tar_end(source: IO[bytes], offset: int) -> None:
     source.seek(offset)
     if source.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("no end mark after the last file")
-    while source.read(_LARGEST_READ):
-        pass  # a checksum of the packing comes after the last byte
+    while chunk := source.read(_LARGEST_READ):  # to the last byte, for a checksum of the packing comes after it
+        if chunk.strip(b"\0"):
+            raise tarfile.ReadError("it goes on after its end mark")
 
 
 def _opener(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Callable[[], IO[bytes]]:

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import multiprocessing
 import os
 import stat
 import struct
@@ -394,6 +395,27 @@ def test_errors_name_the_archive_and_not_the_temporary_folder(tmp_path):
     empty = make_zip(tmp_path / "none.zip", {"a.txt": b"x"})
     with pytest.raises(ScanNotFound, match=r"none\.zip holds no DICOM image"):
         read_scan(empty)
+
+
+def test_tar_that_goes_on_after_its_end_is_reported(tmp_path):
+    first = make_tar(tmp_path / "a.tar", {"1": b"x"}).read_bytes()
+    (tmp_path / "two.tar").write_bytes(first + first)
+    with unpacked_archive(tmp_path / "two.tar") as unpacked:
+        assert "goes on after its end mark" in unpacked.damaged[0].reason
+
+
+def _folder_in_a_worker(path):
+    return str(unpack_until_exit(path).folder)
+
+
+def test_archive_unpacked_in_a_worker_is_removed_with_the_worker(tmp_path):
+    path = make_zip(tmp_path / "a.zip", MEMBERS)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        folder = pool.apply(_folder_in_a_worker, (path,))
+        assert Path(folder).is_dir()
+        pool.close()
+        pool.join()
+    assert not Path(folder).exists()
 
 
 def test_archive_is_unpacked_once_and_removed_at_exit(tmp_path):
