@@ -229,8 +229,8 @@ def read_all(numbers: range, seed: int, formats: list[str], report: Any) -> None
             except BaseException as error:  # everything else is what this program looks for
                 where = traceback.extract_tb(error.__traceback__)
                 inner = next((f for f in reversed(where) if "medseg" in f.filename), where[-1])
-                shown = f"{type(error).__name__}: {str(error)[:200]} at {Path(inner.filename).name}:{inner.lineno}"
-                outcome = f"FINDING {shown} | {what}"
+                shown = f"{type(error).__name__} at {Path(inner.filename).name}:{inner.lineno}"
+                outcome = f"FINDING {shown} | {what} | {str(error)[:200]}"
             for kept in archive._kept.values():
                 shutil.rmtree(kept.folder, ignore_errors=True)
             archive._kept.clear()
