@@ -270,7 +270,7 @@ def test_tar_bomb_is_refused_in_time(tmp_path, pack):
     start, limits = time.monotonic(), ArchiveLimits(ratio_floor_bytes=2**25)
     with pytest.raises(UnsafeArchive, match="unpacks to more than"), unpacked_archive(tmp_path / "a.tar.x", limits):
         pass
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 def test_size_in_a_header_is_not_believed(tmp_path):

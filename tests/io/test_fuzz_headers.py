@@ -72,7 +72,7 @@ def damaged(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=2000, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=10_000, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=damages())
 def test_damaged_file_gives_a_volume_or_a_medseg_error(tmp_path, name, edits):
     valid = tmp_path / f"valid-{name}"

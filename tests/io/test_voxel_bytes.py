@@ -53,7 +53,7 @@ def test_bomb_behind_the_last_voxel_is_refused_in_time(tmp_path, packing):
     start = time.monotonic()
     with pytest.raises(UnreadableImage, match="goes on for more than 64 MiB after its last voxel"):
         read_voxel_bytes(VoxelSource(tmp_path / "a", 100, packing))
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 def test_gzip_in_several_members_is_read_through(tmp_path):
