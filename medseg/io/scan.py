@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
 from medseg.core.scan import DicomIdentifiers, Scan, ScanFormat
-from medseg.core.volume import Units, Volume
+from medseg.core.volume import Units, Volume, count_non_finite
 from medseg.errors import (
     AmbiguousSeries,
     ChannelMismatch,
@@ -21,12 +21,14 @@ from medseg.errors import (
     NonFiniteVoxels,
     ScanNotFound,
     UnreadableImage,
-    UnsupportedDimensions,
     UsageError,
 )
 from medseg.io.case_ids import dicom_case_id
-from medseg.io.dicom_headers import is_dicom, read_tags
-from medseg.io.dicom_series import FolderListing, choose_series, list_series, order_slices, read_series_array
+from medseg.io.dicom_grid import OrderedStack, order_frames
+from medseg.io.dicom_headers import is_dicom
+from medseg.io.dicom_pixels import have_same_pixels, read_stack_into
+from medseg.io.dicom_series import FolderListing, choose_stack, list_file, list_series
+from medseg.io.discover import is_visible_nifti
 from medseg.io.hashes import sha256_of_files
 from medseg.io.nifti import read_header_geometry, read_nifti_array
 from medseg.io.nifti_header import is_nifti_name, nifti_stem
@@ -48,6 +50,7 @@ class _Channel:
     geometry: Geometry
     modality: str | None = None
     identifiers: DicomIdentifiers | None = None
+    layout: OrderedStack | None = None
 
 
 def read_scan(
@@ -55,22 +58,25 @@ def read_scan(
     series: SeriesChoice | Sequence[SeriesChoice] = None,
     case_id: str | None = None,
     salt: str = "medseg",
+    allow_gaps: bool = False,
 ) -> Scan:
     """Find the scan at a path and read its headers.
 
     Parameters
     ----------
     path_or_paths
-        A NIfTI file, a folder with one NIfTI file, or a folder with one DICOM series; several of them are the channels
-        of one case, in the model's order.
+        A NIfTI file, a folder with one NIfTI file, a folder with one DICOM series, or a single DICOM file; several of
+        them are the channels of one case, in the model's order.
     series
-        Which DICOM series, where a folder holds several: UID, number or description; one for all channels, or one a
-        channel.
+        Which DICOM series, where a folder holds several: UID, number or description, or "number:stack" where a series
+        holds several volumes (`find_scans` lists them); one for all channels, or one a channel.
     case_id
         Name of the case. By default the NIfTI file's name without suffix (relative to the folder that was given), or
         a salted hash of the DICOM UIDs; of the first channel, if there are several.
     salt
         What the hash of a DICOM case is salted with.
+    allow_gaps
+        Interpolate across missing or irregular slices of a DICOM series, and note it; by default they are refused.
 
     Returns
     -------
@@ -93,7 +99,9 @@ def read_scan(
     if not paths:
         raise UsageError("a scan needs at least one path; got an empty list")
     choices = _one_a_channel(series, len(paths), "series")
-    channels = [_read_channel(Path(path), choice, salt) for path, choice in zip(paths, choices, strict=True)]
+    channels = [
+        _read_channel(Path(path), choice, salt, allow_gaps) for path, choice in zip(paths, choices, strict=True)
+    ]
     _check_one_case(channels)
     first = channels[0]
     return Scan(
@@ -103,10 +111,16 @@ def read_scan(
         geometry=first.geometry,
         modality=first.modality,
         dicom=tuple(channel.identifiers for channel in channels if channel.identifiers is not None),
+        layouts=tuple(channel.layout for channel in channels if channel.layout is not None),
     )
 
 
-def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: float | None = None) -> Volume:
+def load_volume(
+    scan: Scan,
+    units: Units | Sequence[Units] = "stored",
+    nan_as: float | None = None,
+    weight_kg: float | None = None,
+) -> Volume:
     """Load the voxels of a scan.
 
     Parameters
@@ -118,6 +132,8 @@ def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: f
         channel. A NIfTI file does not name its unit, so "suv" takes it on trust and adds a note.
     nan_as
         What to fill NaN and infinite voxels with; None refuses them.
+    weight_kg
+        The patient's weight for SUV, where the series does not say it, or says it wrongly.
 
     Returns
     -------
@@ -139,11 +155,13 @@ def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: f
     wanted = _checked_units(units, scan)
     if nan_as is not None and not np.isfinite(nan_as):
         raise UsageError(f"nan_as must be a finite number; got {nan_as}")
-    array = np.empty((scan.n_channels, *scan.geometry.shape), dtype=np.float32)
+    array = _empty_array(scan)
     notes: list[str] = []
     for channel, (files, unit) in enumerate(zip(scan.files, wanted, strict=True)):
-        read = _load_nifti if scan.format == "nifti" else _load_dicom
-        array[channel], read_notes = read(scan, channel, unit)
+        if scan.format == "nifti":
+            array[channel], read_notes = _load_nifti(scan, channel, unit)
+        else:
+            read_notes = _load_dicom_into(array[channel], scan, channel, unit, weight_kg)
         notes += [*read_notes, *_filled_notes(array[channel], nan_as, files, scan.case_id)]
     return Volume(array, scan.geometry, _channel_names(scan), tuple(notes))
 
@@ -153,9 +171,9 @@ def hash_inputs(scan: Scan) -> tuple[str, ...]:
     return tuple(sha256_of_files(files) for files in scan.files)
 
 
-def _read_channel(path: Path, series: SeriesChoice, salt: str) -> _Channel:
+def _read_channel(path: Path, series: SeriesChoice, salt: str, allow_gaps: bool) -> _Channel:
     if path.is_dir():
-        return _channel_in_folder(path, series, salt)
+        return _channel_in_folder(path, series, salt, allow_gaps)
     if not path.exists():
         raise ScanNotFound(f"{path} does not exist; expected a NIfTI file or a folder")
     if is_nifti_name(path):
@@ -163,33 +181,27 @@ def _read_channel(path: Path, series: SeriesChoice, salt: str) -> _Channel:
             raise UsageError(f"{path} is a NIfTI file; series {series!r} can be chosen in a DICOM folder only")
         return _nifti_channel(path, nifti_stem(path))
     if is_dicom(path):
-        raise UnsupportedDimensions(f"{path} is one DICOM file, hence one slice; give the folder of its series")
+        return _dicom_channel(list_file(path), series, salt, allow_gaps)
     raise UnreadableImage(
         f"{path} is neither NIfTI (.nii, .nii.gz) nor DICOM; medseg reads NIfTI files and DICOM folders"
     )
 
 
-def _channel_in_folder(folder: Path, series: SeriesChoice, salt: str) -> _Channel:
-    nifti_files = sorted(path for path in folder.rglob("*") if _is_visible_nifti(path, folder))
+def _channel_in_folder(folder: Path, series: SeriesChoice, salt: str, allow_gaps: bool) -> _Channel:
     listing = list_series(folder)
+    nifti_files = [path for path in listing.other_files if is_visible_nifti(path, folder)]
     if series is None and len(nifti_files) == 1 and not listing.series:
         relative = nifti_files[0].relative_to(folder)
         return _nifti_channel(nifti_files[0], relative.with_name(nifti_stem(relative)).as_posix())
     if series is None and nifti_files:
         raise AmbiguousSeries(_describe_choices(folder, nifti_files, listing))
-    return _dicom_channel(listing, series, salt)
-
-
-def _is_visible_nifti(path: Path, folder: Path) -> bool:
-    """Hidden files are other programs' leftovers (a Mac's "._scan.nii", our own temporary files)."""
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return is_nifti_name(path) and path.is_file() and not hidden
+    return _dicom_channel(listing, series, salt, allow_gaps)
 
 
 def _describe_choices(folder: Path, nifti_files: Sequence[Path], listing: FolderListing) -> str:
     names = [f"  {path.relative_to(folder)}" for path in nifti_files[:20]]
     more = [f"  ... and {len(nifti_files) - 20} more"] if len(nifti_files) > 20 else []
-    series = [f"  DICOM series {candidate}" for candidate in listing.series]
+    series = [f"  DICOM series {candidate}" for candidate in listing.choices]
     head = f"{folder} holds {len(nifti_files)} NIfTI file(s) and {len(listing.series)} DICOM series; name one of them"
     return "\n".join([head, *names, *more, *series])
 
@@ -198,16 +210,20 @@ def _nifti_channel(path: Path, name: str) -> _Channel:
     return _Channel(name, (path,), "nifti", read_header_geometry(path))
 
 
-def _dicom_channel(listing: FolderListing, choice: SeriesChoice, salt: str) -> _Channel:
-    ordered = order_slices(choose_series(listing, choice))
-    first = ordered.slices[0]
+def _dicom_channel(listing: FolderListing, series: SeriesChoice, salt: str, allow_gaps: bool) -> _Channel:
+    choice = choose_stack(listing, series)
+    name = f"series {choice} in {choice.series.first.path.parent}"
+    stack = order_frames(choice.stack.frames, name, are_same=have_same_pixels, allow_gaps=allow_gaps)
+    first = stack.frames[0].file
+    number = f":{choice.number}" if len(choice.series.stacks) > 1 else ""  # two volumes of one series are two cases
     return _Channel(
-        default_case_id=dicom_case_id(salt, first.study_uid, first.series_uid),
-        files=ordered.files,
+        default_case_id=dicom_case_id(salt, first.study_uid, f"{first.series_uid}{number}"),
+        files=tuple(dict.fromkeys(frame.file.path for frame in stack.frames)),
         format="dicom",
-        geometry=ordered.geometry,
+        geometry=stack.geometry,
         modality=first.modality or None,
         identifiers=DicomIdentifiers(first.study_uid, first.series_uid, first.frame_of_reference_uid, first.units),
+        layout=stack,
     )
 
 
@@ -251,21 +267,38 @@ def _load_nifti(scan: Scan, channel: int, unit: Units) -> tuple[NDArray[np.float
     return array, (*notes, *on_trust)
 
 
-def _load_dicom(scan: Scan, channel: int, unit: Units) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    files = scan.files[channel]
-    scale = suv_scale(files) if unit == "suv" else None
-    array = read_series_array(files, scan.geometry.shape)
+def _empty_array(scan: Scan) -> NDArray[np.float32]:
+    """(C, I, J, K) float32, laid out in memory as the format stores its voxels: DICOM slice by slice."""
+    if scan.format == "nifti":
+        return np.empty((scan.n_channels, *scan.geometry.shape), dtype=np.float32)
+    return np.empty((scan.n_channels, *scan.geometry.shape[::-1]), dtype=np.float32).transpose(0, 3, 2, 1)
+
+
+def _load_dicom_into(
+    array: NDArray[np.float32], scan: Scan, channel: int, unit: Units, weight_kg: float | None
+) -> tuple[str, ...]:
+    """Fill one channel, and say what was done beside reading and rescaling it."""
+    stack = _layout(scan, channel)
+    scale = suv_scale(scan.files[channel], weight_kg) if unit == "suv" else None
+    read_stack_into(stack, array)
     if scale is None or scale.note is None:
-        return array, ()
-    return array / np.float32(scale.stored_per_suv), (scale.note,)
+        return stack.notes
+    array /= np.float32(scale.stored_per_suv)
+    return (*stack.notes, scale.note)
+
+
+def _layout(scan: Scan, channel: int) -> OrderedStack:
+    layout = scan.layouts[channel] if channel < len(scan.layouts) else None
+    if not isinstance(layout, OrderedStack):
+        raise UsageError(f"{scan.case_id} does not say where its slices are stored; read it with read_scan")
+    return layout
 
 
 def _filled_notes(
     array: NDArray[np.float32], nan_as: float | None, files: Sequence[Path], case_id: str
 ) -> tuple[str, ...]:
     """Fill NaN and infinity in place, and say so; or refuse them."""
-    bad = ~np.isfinite(array)
-    n_bad = int(np.count_nonzero(bad))
+    n_bad = count_non_finite(array)
     if not n_bad:
         return ()
     where = files[0] if len(files) == 1 else files[0].parent
@@ -274,7 +307,7 @@ def _filled_notes(
             f"{case_id}: {n_bad} of {array.size} voxels of {where} are NaN or infinite; medseg does not guess them "
             "(--nan-as VALUE fills them)"
         )
-    array[bad] = nan_as
+    array[~np.isfinite(array)] = nan_as
     return (f"filled {n_bad} NaN or infinite voxels with {nan_as:g}",)
 
 
@@ -282,5 +315,5 @@ def _channel_names(scan: Scan) -> tuple[str, ...]:
     """The DICOM modality of each channel, or "channel_0", ... where the format names none."""
     if scan.format == "nifti":
         return tuple(f"channel_{number}" for number in range(scan.n_channels))
-    modalities = (str(read_tags(files[0], ["Modality"]).get("Modality", "")) for files in scan.files)
+    modalities = (_layout(scan, number).frames[0].file.modality for number in range(scan.n_channels))
     return tuple(modality or f"channel_{number}" for number, modality in enumerate(modalities))
