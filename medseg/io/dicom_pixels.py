@@ -53,6 +53,10 @@ _CODECS = {
 }
 
 
+# before GDCM, which ends the process where others raise
+_FIRST_PLUGIN = {"pyjpegls": "pyjpegls", "pylibjpeg-openjpeg": "pylibjpeg", "pylibjpeg-rle": "pylibjpeg"}
+
+
 def read_stack_into(stack: OrderedStack, out: NDArray[np.float32]) -> tuple[str, ...]:
     """Fill an array with the rescaled pixels of a stack.
 
@@ -242,7 +246,9 @@ def _decoded_frames(file: ImageFile, frames: Sequence[Frame]) -> Iterator[NDArra
     decoder = get_decoder(syntax)
     wanted = sorted({frame.index for frame in frames})
     is_whole = wanted == list(range(file.n_frames))
-    decoded = decoder.iter_array(dataset, raw=True, indices=None if is_whole else wanted)
+    first = _FIRST_PLUGIN.get(_CODECS.get(syntax, ""), "")
+    plugin = first if first in decoder.available_plugins else ""
+    decoded = decoder.iter_array(dataset, raw=True, indices=None if is_whole else wanted, decoding_plugin=plugin)
     current, pixels = -1, np.empty(0)
     for frame in frames:
         while current < frame.index:
