@@ -107,7 +107,7 @@ def _stack(folder: Path, choice: StackChoice, chosen: StackChoice | None, why_no
 def _reason(choice: StackChoice, is_chosen: bool, why_not: str) -> str:
     aside = choice.stack.aside
     if is_chosen:
-        return f"nothing but a {aside} is there" if aside else "the only primary image"
+        return f"no primary image is there ({aside})" if aside else "the only primary image"
     return aside if aside else why_not
 
 

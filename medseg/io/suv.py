@@ -147,7 +147,7 @@ def _weight(tags: Dataset, path: Path, weight_kg: float | None) -> tuple[float, 
     try:
         return _positive(tags, "PatientWeight", path), ""
     except UnsupportedUnits as error:
-        raise UnsupportedUnits(f"{error}. If the weight is known, give it (weight_kg)") from error
+        raise UnsupportedUnits(f"{error}. If the weight is known, give it (--weight-kg)") from error
 
 
 def _check_corrected(tags: Dataset, path: Path) -> None:

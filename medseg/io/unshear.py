@@ -61,8 +61,7 @@ def unshear(volume: Volume) -> Volume:
 def _shift_a_slice(geometry: Geometry) -> NDArray[np.float64]:
     """(2,) voxels along i and j by which each slice lies further than the normal through the one before."""
     axes = geometry.affine[:3, :3]
-    shift: NDArray[np.float64] = np.linalg.lstsq(axes[:, :2], axes[:, 2], rcond=None)[0]
-    return shift
+    return np.asarray(np.linalg.lstsq(axes[:, :2], axes[:, 2], rcond=None)[0], dtype=np.float64)
 
 
 def _upright(

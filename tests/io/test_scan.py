@@ -256,7 +256,7 @@ def test_scan_that_read_scan_did_not_make_has_no_voxels_to_load(tmp_path):
 def test_weight_can_be_given_where_the_series_lacks_it(tmp_path):
     write_pet(tmp_path, PatientWeight=None)
     scan = read_scan(tmp_path)
-    with pytest.raises(UnsupportedUnits, match=r"PatientWeight .* give it \(weight_kg\)"):
+    with pytest.raises(UnsupportedUnits, match=r"PatientWeight .* give it \(--weight-kg\)"):
         load_volume(scan, "suv")
     volume = load_volume(scan, "suv", weight_kg=74.0)
     np.testing.assert_allclose(volume.array, load_volume(scan).array / 2500.0, rtol=1e-6)
