@@ -149,7 +149,7 @@ def read_frames(path: Path) -> tuple[Frame, ...] | NoImage:
     """
     header = read_header(path, _TAGS)
     tags = header.tags
-    what = _what_else(tags, path)
+    what = _what_else(header)
     if what is not None:
         return NoImage(
             path,
@@ -170,9 +170,9 @@ def read_frames(path: Path) -> tuple[Frame, ...] | NoImage:
     return (frame,)
 
 
-def _what_else(tags: Dataset, path: Path) -> str | None:
+def _what_else(header: Header) -> str | None:
     """What an object without gray frames is; None for an image. A file cut off before it could say is refused."""
-    sop_class = _sop_class(tags, path)
+    tags, path, sop_class = header.tags, header.path, _sop_class(header)
     if not sop_class:
         raise UnreadableImage(f"{path} is truncated: it does not say what kind of object it is. Fetch it anew")
     if sop_class == _DIRECTORY:
@@ -191,9 +191,8 @@ def _what_else(tags: Dataset, path: Path) -> str | None:
     return None
 
 
-def _sop_class(tags: Dataset, path: Path) -> str:
-    meta = getattr(tags, "file_meta", None) or {}
-    return text_tag(tags, "SOPClassUID", path) or str(meta.get("MediaStorageSOPClassUID", ""))
+def _sop_class(header: Header) -> str:
+    return text_tag(header.tags, "SOPClassUID", header.path) or header.meta_sop_class
 
 
 def _description(tags: Dataset) -> str:
@@ -208,7 +207,7 @@ def _image_file(header: Header) -> ImageFile:
     tags, path = header.tags, header.path
     file = ImageFile(
         path=path,
-        sop_class=_sop_class(tags, path),
+        sop_class=_sop_class(header),
         instance_uid=text_tag(tags, "SOPInstanceUID", path),
         study_uid=text_tag(tags, "StudyInstanceUID", path, required=True),
         series_uid=text_tag(tags, "SeriesInstanceUID", path, required=True),

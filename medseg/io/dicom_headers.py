@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydicom import Dataset, config, dcmread
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag, Tag
@@ -27,6 +29,7 @@ from pydicom.uid import (
 )
 
 from medseg.errors import UnreadableImage
+from medseg.io.header_scan import ScannedHeader, scan_header
 
 __all__ = [
     "Header",
@@ -43,6 +46,7 @@ __all__ = [
 ]
 
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+_CHARACTER_SET = BaseTag(0x00080005)
 _PREAMBLE_BYTES = 128
 _ASCII_VRS = ("AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI")  # whatever SpecificCharacterSet says
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
@@ -62,11 +66,15 @@ class PixelElement:
 
 @dataclass(frozen=True)
 class Header:
-    """The tags of a file, how it is encoded, and where its pixels are (None: it has none)."""
+    """The tags of a file, how it is encoded, and where its pixels are (None: it has none).
+
+    `meta_sop_class` is what the file meta information says of the kind of object.
+    """
 
     path: Path
     tags: Dataset
     transfer_syntax: str
+    meta_sop_class: str
     pixels: PixelElement | None
     file_bytes: int
 
@@ -102,16 +110,38 @@ def read_header(path: Path, keywords: Sequence[str | int]) -> Header:
     UnreadableImage
         If the header is damaged.
     """
+    wanted = _tags_of(tuple(keywords))
     try:
         with path.open("rb") as file:
-            tags = dcmread(file, stop_before_pixels=True, specific_tags=_tags_of(keywords), force=True)
-            syntax = _transfer_syntax(tags)
-            pixels = None if syntax == DeflatedExplicitVRLittleEndian else _pixel_element(file, tags, path)
-            return Header(path, tags, syntax, pixels, os.fstat(file.fileno()).st_size)
+            file_bytes = os.fstat(file.fileno()).st_size
+            scanned = scan_header(file, wanted, file_bytes)
+            if scanned is not None:
+                return _from_scan(path, scanned, file_bytes)
+            file.seek(0)
+            return _from_parse(path, file, wanted, file_bytes)
     except UnreadableImage:
         raise
     except Exception as error:  # a damaged header makes pydicom raise almost anything
         raise UnreadableImage(f"{path} has a damaged DICOM header: {error}. Fetch it anew") from error
+
+
+def _from_scan(path: Path, scanned: ScannedHeader, file_bytes: int) -> Header:
+    pixels = None
+    if scanned.pixels is not None:
+        tag, offset, length = scanned.pixels
+        pixels = PixelElement(tag, offset, None if length == _UNDEFINED_LENGTH else length)
+    tags = Dataset(scanned.elements)
+    if (alphabet := tags.get_item(_CHARACTER_SET)) is not None and isinstance(alphabet.value, bytes):
+        tags.set_original_encoding(scanned.transfer_syntax == ImplicitVRLittleEndian, True, _alphabets(alphabet.value))
+    return Header(path, tags, scanned.transfer_syntax, scanned.meta_sop_class, pixels, file_bytes)
+
+
+def _from_parse(path: Path, file: BufferedReader, wanted: frozenset[int], file_bytes: int) -> Header:
+    tags = dcmread(file, stop_before_pixels=True, specific_tags=list(wanted), force=True)
+    syntax = _transfer_syntax(tags)
+    pixels = None if syntax == DeflatedExplicitVRLittleEndian else _pixel_element(file, tags, path)
+    meta = getattr(tags, "file_meta", None) or {}
+    return Header(path, tags, syntax, str(meta.get("MediaStorageSOPClassUID", "")), pixels, file_bytes)
 
 
 def read_tags(path: Path, keywords: Sequence[str | int]) -> Dataset:
@@ -170,8 +200,11 @@ def tag_value(tags: Dataset, keyword: str, path: Path) -> Any:
         element = tags.get_item(tag)
         if element is None:
             return None
-        if isinstance(element, RawDataElement) and vr in _ASCII_VRS and isinstance(element.value, bytes):
-            return _ascii_value(element.value)
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+            if vr in _ASCII_VRS:
+                return _ascii_value(element.value)
+            if vr == "US" and len(element.value) == 2:
+                return int.from_bytes(element.value, "little" if element.is_little_endian else "big")
         return tags.get(keyword)
     except Exception as error:
         raise UnreadableImage(f"{path}: {keyword} is malformed: {error}") from error
@@ -191,9 +224,16 @@ def _ascii_value(value: bytes) -> str | list[str]:
     return parts[0] if len(parts) == 1 else parts
 
 
-def _tags_of(keywords: Sequence[str | int]) -> list[int]:
+@lru_cache(maxsize=64)
+def _alphabets(value: bytes) -> list[str]:
+    """Python's names of the alphabets that SpecificCharacterSet names."""
+    return convert_encodings(_ascii_value(value))
+
+
+@lru_cache(maxsize=64)
+def _tags_of(keywords: tuple[str | int, ...]) -> frozenset[int]:
     """Tags of keywords; private tags are given as numbers."""
-    return [keyword if isinstance(keyword, int) else tag_for_keyword(keyword) or 0 for keyword in keywords]
+    return frozenset(keyword if isinstance(keyword, int) else tag_for_keyword(keyword) or 0 for keyword in keywords)
 
 
 def _starts_like_dicom(head: bytes) -> bool:
@@ -220,7 +260,7 @@ def _transfer_syntax(tags: Dataset) -> str:
     return str(ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian)
 
 
-def _pixel_element(file: IO[bytes], tags: Dataset, path: Path) -> PixelElement | None:
+def _pixel_element(file: BufferedReader, tags: Dataset, path: Path) -> PixelElement | None:
     """The element at which the parser stopped, if it is that of the pixels."""
     is_implicit, is_little_endian = tags.original_encoding
     order: Literal["big", "little"] = "little" if is_little_endian else "big"
