@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medseg.errors import UnreadableImage
 from medseg.io.dicom_headers import (
@@ -160,6 +160,8 @@ def read_frames(path: Path) -> tuple[Frame, ...] | NoImage:
             _description(tags),
         )
     file = _image_file(header)
+    if file.n_frames > header.file_bytes:
+        raise UnreadableImage(f"{path} promises {file.n_frames} frames in {header.file_bytes} bytes")
     if "PerFrameFunctionalGroupsSequence" in tags or "SharedFunctionalGroupsSequence" in tags:
         return _enhanced_frames(file, tags)
     frame = _classic_frame(file, tags)
@@ -243,7 +245,8 @@ def _missing_pixels(file: ImageFile, file_bytes: int) -> str | None:
     """What is wrong with the pixels, as far as their length and the file's size tell."""
     element = file.pixels.element
     if element is None:
-        return None if UID(file.pixels.transfer_syntax).is_deflated else "the file ends before its pixels"
+        is_deflated = file.pixels.transfer_syntax == DeflatedExplicitVRLittleEndian
+        return None if is_deflated else "the file ends before its pixels"
     if element.n_bytes is None:
         return None
     promised = file.rows * file.columns * file.n_frames * file.pixels.bits_allocated // 8

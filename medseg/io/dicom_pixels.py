@@ -166,9 +166,9 @@ def _stored_frames(frames: Sequence[Frame]) -> Iterator[NDArray[np.generic]]:
             whole = _decoded_frames(file, frames)
         for frame, pixels in zip(frames, whole, strict=True):
             yield _checked(frame, pixels)
-    except UnreadableImage:
+    except (UnreadableImage, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:  # pydicom and its codecs raise almost anything for a damaged file
+    except BaseException as error:  # codecs raise almost anything for a damaged file; those in Rust panic
         raise UnreadableImage(f"{file.path}: the pixels cannot be read: {error}") from error
 
 

@@ -94,7 +94,7 @@ def _number_of_slices(tags: Dataset, image_header: dict[str, list[str]]) -> int 
     try:
         value = tags.private_block(0x0019, _MR_CREATOR)[0x0A].value
         number = int(value if not isinstance(value, bytes) else int.from_bytes(value[:2], "little"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, NotImplementedError):
         number = int(told[0]) if told[0].isdigit() else 0
     return number if 0 < number <= _MOST_SLICES else None
 
@@ -133,7 +133,7 @@ def _csa_entries(content: bytes) -> dict[str, list[str]]:
 def _csa_bytes(tags: Dataset, element: int) -> bytes:
     try:
         value = tags.private_block(0x0029, _CSA_CREATOR)[element].value
-    except KeyError:
+    except (KeyError, TypeError, ValueError, NotImplementedError):
         return b""
     return value if isinstance(value, bytes) else b""
 

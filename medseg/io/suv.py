@@ -21,7 +21,7 @@ from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
 from medseg.errors import UnsupportedUnits, UsageError
-from medseg.io.dicom_headers import lenient_parsing, number_tag, read_header, tag_value
+from medseg.io.dicom_headers import lenient_parsing, number_tag, read_header, tag_value, text_tag, texts_tag
 
 __all__ = ["SuvScale", "suv_scale"]
 
@@ -82,9 +82,9 @@ _Slices = Sequence[tuple[Path, Dataset]]
 
 
 def _series_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
-    if tags.get("Modality") != "PT":
-        raise UnsupportedUnits(f"{path}: SUV needs a PET series; Modality is {tags.get('Modality')!r}")
-    units = {str(header.get("Units", "")) for _, header in slices}
+    if (modality := text_tag(tags, "Modality", path)) != "PT":
+        raise UnsupportedUnits(f"{path}: SUV needs a PET series; Modality is {modality!r}")
+    units = {text_tag(header, "Units", file) for file, header in slices}
     if units == {"GML"}:
         _check_body_weight_suv(tags, path)
         return SuvScale(1.0, None)
@@ -113,14 +113,14 @@ def _philips_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float 
 def _philips_factor(tags: Dataset, element: int) -> float | None:
     try:
         factor = float(tags.private_block(0x7053, _PHILIPS)[element].value)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, NotImplementedError):
         return None
     return factor if math.isfinite(factor) and factor > 0 else None
 
 
 def _check_body_weight_suv(tags: Dataset, path: Path) -> None:
-    if tags.get("SUVType", "BW") not in ("", None, "BW"):
-        raise UnsupportedUnits(f"{path}: SUV here is by body weight; SUVType is {tags.get('SUVType')!r}")
+    if (kind := text_tag(tags, "SUVType", path)) not in ("", "BW"):
+        raise UnsupportedUnits(f"{path}: SUV here is by body weight; SUVType is {kind!r}")
 
 
 def _scale_from_dose(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
@@ -130,7 +130,7 @@ def _scale_from_dose(tags: Dataset, slices: _Slices, path: Path, weight_kg: floa
     if dose < _LOWEST_DOSE_BQ:
         raise UnsupportedUnits(f"{path}: RadionuclideTotalDose must be in Bq; {dose:g} looks like another unit")
     weight, weight_note = _weight(tags, path, weight_kg)
-    correction = str(tags.get("DecayCorrection", ""))
+    correction = text_tag(tags, "DecayCorrection", path)
     if correction == "START":
         dose *= _remaining_share(tags, drug, slices, path)
     elif correction != "ADMIN":
@@ -152,8 +152,7 @@ def _weight(tags: Dataset, path: Path, weight_kg: float | None) -> tuple[float, 
 
 def _check_corrected(tags: Dataset, path: Path) -> None:
     """Without decay and attenuation correction, Bq/ml is no uptake; an absent list is left to DecayCorrection."""
-    corrected = tags.get("CorrectedImage") or []
-    applied = {corrected} if isinstance(corrected, str) else set(corrected)
+    applied = set(texts_tag(tags, "CorrectedImage", path))
     if applied and not {"ATTN", "DECY"} <= applied:
         raise UnsupportedUnits(f"{path}: SUV needs CorrectedImage with ATTN and DECY; got {sorted(applied)}")
 
@@ -198,7 +197,7 @@ def _scan_start(tags: Dataset, slices: _Slices, path: Path) -> datetime:
 
 
 def _moment(tags: Dataset, date_keyword: str, time_keyword: str, path: Path) -> datetime | None:
-    date, time = str(tags.get(date_keyword) or ""), str(tags.get(time_keyword) or "")
+    date, time = text_tag(tags, date_keyword, path), text_tag(tags, time_keyword, path)
     if not date or not time:
         return None
     try:
@@ -209,10 +208,10 @@ def _moment(tags: Dataset, date_keyword: str, time_keyword: str, path: Path) -> 
 
 def _injection(tags: Dataset, drug: Dataset, start: datetime, path: Path) -> datetime:
     """When the dose was given: its own date and time, else the last time before the scan that the clock said so."""
-    stamp = str(drug.get("RadiopharmaceuticalStartDateTime") or "")
+    stamp = text_tag(drug, "RadiopharmaceuticalStartDateTime", path)
     if stamp:
-        return _injection_stamp(stamp, str(tags.get("TimezoneOffsetFromUTC") or ""), path)
-    clock = str(drug.get("RadiopharmaceuticalStartTime") or "")
+        return _injection_stamp(stamp, text_tag(tags, "TimezoneOffsetFromUTC", path), path)
+    clock = text_tag(drug, "RadiopharmaceuticalStartTime", path)
     try:
         given = datetime.combine(start.date(), TM(clock))
     except (TypeError, ValueError) as error:

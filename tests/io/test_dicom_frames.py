@@ -117,6 +117,11 @@ def test_description_in_an_unknown_alphabet_does_no_harm(tmp_path):
         assert only_frame(path).rows == 5
 
 
+def test_more_frames_than_bytes_are_refused(tmp_path):
+    with pytest.raises(UnreadableImage, match="promises 2000000000 frames in"):
+        read_frames(one_slice(tmp_path, set_tag("NumberOfFrames", 2_000_000_000)))
+
+
 # several frames without functional groups
 
 
