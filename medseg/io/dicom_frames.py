@@ -35,6 +35,8 @@ __all__ = ["Frame", "FrameKeys", "ImageFile", "NoImage", "PixelStorage", "read_f
 
 _NO_VOLUME = {"SEG", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "PR", "KO", "SR", "REG", "DOC"}
 _DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory (DICOMDIR)
+_BOMB_BYTES = 1 << 28
+_MOST_COMPRESSED = 2000  # times; an empty slice compresses more, but not a quarter of a gigabyte of them
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "")
 _TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
@@ -247,10 +249,12 @@ def _missing_pixels(file: ImageFile, file_bytes: int) -> str | None:
     if element is None:
         is_deflated = file.pixels.transfer_syntax == DeflatedExplicitVRLittleEndian
         return None if is_deflated else "the file ends before its pixels"
-    if element.n_bytes is None:
-        return None
     promised = file.rows * file.columns * file.n_frames * file.pixels.bits_allocated // 8
-    stored = min(element.n_bytes, file_bytes - element.offset)
+    stored = file_bytes - element.offset
+    if element.n_bytes is None:
+        is_bomb = promised > max(_BOMB_BYTES, _MOST_COMPRESSED * stored)
+        return f"{stored} compressed bytes cannot hold the {promised} that the header promises" if is_bomb else None
+    stored = min(element.n_bytes, stored)
     return f"{stored} bytes of pixels; the header promises {promised}" if stored < promised else None
 
 

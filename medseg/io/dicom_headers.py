@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ _CHARACTER_SET = BaseTag(0x00080005)
 _PREAMBLE_BYTES = 128
 _ASCII_VRS = ("AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI")  # whatever SpecificCharacterSet says
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_META_BYTES = 4096
+_INFLATE_BYTES = 1 << 20
+_MOST_INFLATED_BYTES = 1 << 30
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _LONG_LENGTH_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT")
 _LONGEST_FIRST_ELEMENT = 1 << 16  # bytes; the first element of a real header is a length, a version or an image type
@@ -117,12 +121,30 @@ def read_header(path: Path, keywords: Sequence[str | int]) -> Header:
             scanned = scan_header(file, wanted, file_bytes)
             if scanned is not None:
                 return _from_scan(path, scanned, file_bytes)
+            _check_deflated(file, path)
             file.seek(0)
             return _from_parse(path, file, wanted, file_bytes)
     except UnreadableImage:
         raise
     except Exception as error:  # a damaged header makes pydicom raise almost anything
         raise UnreadableImage(f"{path} has a damaged DICOM header: {error}. Fetch it anew") from error
+
+
+def _check_deflated(file: BufferedReader, path: Path) -> None:
+    """Refuse a deflated file that swells beyond any image: the parser would hold all of it in memory."""
+    file.seek(0)
+    head = file.read(_META_BYTES)
+    at = head.find(DeflatedExplicitVRLittleEndian.encode())
+    if at < 0 or head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] != b"DICM":
+        return
+    group_bytes = int.from_bytes(head[_PREAMBLE_BYTES + 12 : _PREAMBLE_BYTES + 16], "little")
+    file.seek(_PREAMBLE_BYTES + 16 + group_bytes)
+    inflater, n_bytes, chunk = zlib.decompressobj(-zlib.MAX_WBITS), 0, b"start"
+    while chunk and not inflater.eof:
+        chunk = inflater.unconsumed_tail or file.read(_INFLATE_BYTES)
+        n_bytes += len(inflater.decompress(chunk, _INFLATE_BYTES))
+        if n_bytes > _MOST_INFLATED_BYTES:
+            raise UnreadableImage(f"{path} inflates to more than {_MOST_INFLATED_BYTES >> 20} MiB; not read")
 
 
 def _from_scan(path: Path, scanned: ScannedHeader, file_bytes: int) -> Header:

@@ -217,7 +217,7 @@ def _files_under(root: Path) -> list[Path]:
 
 def _listing_order(series: Series) -> tuple[int, str, str]:
     number = series.first.series_number
-    return (int(number) if number.isdigit() else -1, series.first.study_uid, series.uid)
+    return (int(number) if number.isdecimal() else -1, series.first.study_uid, series.uid)
 
 
 def _is_named(choice: StackChoice, name: str) -> bool:

@@ -95,7 +95,7 @@ def _number_of_slices(tags: Dataset, image_header: dict[str, list[str]]) -> int 
         value = tags.private_block(0x0019, _MR_CREATOR)[0x0A].value
         number = int(value if not isinstance(value, bytes) else int.from_bytes(value[:2], "little"))
     except (KeyError, TypeError, ValueError, NotImplementedError):
-        number = int(told[0]) if told[0].isdigit() else 0
+        number = int(told[0]) if told[0].isdecimal() else 0
     return number if 0 < number <= _MOST_SLICES else None
 
 

@@ -90,6 +90,8 @@ def _series_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float |
         return SuvScale(1.0, None)
     if units == {"CNTS"}:
         return _philips_scale(tags, slices, path, weight_kg)
+    if units == {""}:
+        raise UnsupportedUnits(f"{path}: SUV needs Units, which enhanced PET objects do not have; stored values it has")
     if units != {"BQML"}:
         raise UnsupportedUnits(f"{path}: SUV needs Units BQML or GML in every slice; got {sorted(units)}")
     return _scale_from_dose(tags, slices, path, weight_kg)

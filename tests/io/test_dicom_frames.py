@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import NuclearMedicineImageStorage
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, NuclearMedicineImageStorage
 
 from medseg.errors import UnreadableImage
 from medseg.io.dicom_frames import NoImage, read_frames
@@ -120,6 +121,16 @@ def test_description_in_an_unknown_alphabet_does_no_harm(tmp_path):
 def test_more_frames_than_bytes_are_refused(tmp_path):
     with pytest.raises(UnreadableImage, match="promises 2000000000 frames in"):
         read_frames(one_slice(tmp_path, set_tag("NumberOfFrames", 2_000_000_000)))
+
+
+def test_few_compressed_bytes_that_promise_gigabytes_are_a_fault(tmp_path):
+    def edit(dataset, _):
+        dataset.PixelData = encapsulate([bytes(60)])
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        dataset.Rows = dataset.Columns = 60_000
+
+    assert "cannot hold the 7200000000" in only_frame(one_slice(tmp_path, edit)).file.fault
 
 
 # several frames without functional groups

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medseg.errors import UnreadableImage
+from medseg.io import dicom_headers
 from medseg.io.dicom_headers import is_dicom, numbers_tag, read_header, read_tags, texts_tag
 from tests.io.dicom_files import one_slice, without_preamble
 
@@ -71,3 +72,14 @@ def test_numbers_of_another_count_are_refused(tmp_path):
     path = one_slice(tmp_path)
     with pytest.raises(UnreadableImage, match=r"PixelSpacing must be 3 finite number\(s\)"):
         numbers_tag(read_tags(path, ["PixelSpacing"]), "PixelSpacing", 3, path)
+
+
+def test_deflated_file_that_swells_beyond_any_image_is_refused(tmp_path, monkeypatch):
+    path = one_slice(tmp_path)
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    assert read_header(path, ["Rows"]).tags.Rows == 5
+    monkeypatch.setattr(dicom_headers, "_MOST_INFLATED_BYTES", 300)
+    with pytest.raises(UnreadableImage, match="inflates to more than"):
+        read_header(path, ["Rows"])

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 import SimpleITK
+from pydicom import config
 
 from medseg.errors import AmbiguousSeries, InvalidGeometry, ScanNotFound, UnreadableImage
 from medseg.io.dicom_series import choose_stack, list_file, list_series
@@ -251,3 +252,9 @@ def test_simpleitk_reads_the_real_pet_alike(real_data):
     np.testing.assert_allclose(SimpleITK.GetArrayFromImage(image).T, volume.array[0], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(image.GetOrigin(), volume.geometry.affine[:3, 3] * (-1, -1, 1), atol=1e-4)
     np.testing.assert_allclose(image.GetSpacing(), volume.geometry.spacing, atol=1e-4)
+
+
+def test_odd_series_number_is_only_a_name(tmp_path):
+    with config.disable_value_validation():
+        write_series(tmp_path, edit=lambda dataset, _: dataset.add_new("SeriesNumber", "LO", "\u00b3"))
+    assert chosen(tmp_path).name == "\u00b3"
