@@ -24,6 +24,7 @@ from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLossless, JPEGLosslessSV1
 
 from medseg.errors import UnreadableImage
+from medseg.io.codestream import codestream_size
 from medseg.io.dicom_frames import Frame, ImageFile
 from medseg.io.dicom_grid import OrderedStack
 from medseg.io.dicom_headers import lenient_parsing
@@ -258,6 +259,7 @@ def _lossless_jpeg(file: ImageFile) -> NDArray[np.generic]:
     with file.path.open("rb") as stream:
         stream.seek(0 if file.pixels.element is None else file.pixels.element.offset)
         frame = next(generate_frames(stream.read(), number_of_frames=1))
+    _check_size(frame, file)
     numbers = imagecodecs.jpeg8_decode(frame)
     if numbers.dtype.itemsize * 8 != file.pixels.bits_allocated:
         numbers = numbers.astype(f"u{file.pixels.bits_allocated // 8}")
@@ -272,6 +274,11 @@ def _decoded_frames(file: ImageFile, frames: Sequence[Frame]) -> Iterator[NDArra
         return
     if not hasattr(dataset, "file_meta") or "TransferSyntaxUID" not in dataset.file_meta:
         raise UnreadableImage(f"{file.path} does not say how its pixels are compressed (no TransferSyntaxUID)")
+    if syntax.is_encapsulated:
+        for encoded in generate_frames(
+            dataset.PixelData, number_of_frames=file.n_frames, extended_offsets=_offsets(dataset)
+        ):
+            _check_size(encoded, file)
     decoder = get_decoder(syntax)
     wanted = sorted({frame.index for frame in frames})
     is_whole = wanted == list(range(file.n_frames))
@@ -284,6 +291,20 @@ def _decoded_frames(file: ImageFile, frames: Sequence[Frame]) -> Iterator[NDArra
             pixels, _ = next(decoded)
             current = wanted[wanted.index(current) + 1] if current >= 0 else wanted[0]
         yield pixels
+
+
+def _offsets(dataset: Dataset) -> tuple[bytes, bytes] | None:
+    """The extended offset table, where there is one."""
+    if "ExtendedOffsetTable" not in dataset or "ExtendedOffsetTableLengths" not in dataset:
+        return None
+    return dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+
+
+def _check_size(encoded: bytes, file: ImageFile) -> None:
+    """Refuse a stream of another size than the header promised, before a codec makes room for it."""
+    size, expected = codestream_size(encoded), (file.rows, file.columns)
+    if size is not None and size != expected:
+        raise UnreadableImage(f"{file.path} holds a compressed frame of {size} pixels; the header said {expected}")
 
 
 def _float_frames(dataset: Dataset, file: ImageFile, frames: Sequence[Frame]) -> Iterator[NDArray[np.generic]]:
