@@ -88,7 +88,7 @@ def _stack(folder: Path, choice: StackChoice, chosen: StackChoice | None, why_no
         format="dicom",
         series=choice.name,
         modality=first.modality or None,
-        description=" ".join(part for part in (first.series_description, stack.label) if part),
+        description=" ".join(part for part in (first.series_description, stack.label and f"({stack.label})") if part),
         n_files=len({frame.file.path for frame in stack.frames}),
         n_slices=len(stack.frames),
         geometry=None,

@@ -39,6 +39,7 @@ def test_what_is_listed_is_what_is_read(tmp_path):
     other_series(tmp_path / "c")
     listed = find_scans(tmp_path)
     assert [found.series for found in listed] == ["3:1", "3:2", "12"]
+    assert listed[0].description == "thin slices (echo time 5)"
     assert [found.reason for found in listed] == ["one of several: name it (--series)"] * 3
     for found in listed:
         scan = read_scan(found.path, series=found.series)
