@@ -22,7 +22,7 @@ _HEADINGS = ("", "series", "modality", "slices", "grid", "spacing (mm)", "descri
 
 
 def inspect(path: _Path, as_json: Json = False, quiet: Quiet = False) -> None:
-    """List the series and volumes under a path, and which one would be segmented.
+    """List the scans under a path, and which one would be read.
 
     Headers are read, voxels are not. "*" marks what is read if nothing is named; the series column is what --series
     takes. What cannot be read is listed with the reason.

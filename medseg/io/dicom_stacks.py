@@ -7,6 +7,7 @@ acquisition number or image type changes half-way is one stack.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -28,7 +29,8 @@ _FRAGMENT_SLICES = 3
 _KEYS = ("frame_of_reference", "stack_id", "image_type", "component", "echo_time", "echo_number", "b_value")
 _MORE_KEYS = ("gradient", "temporal_position", "kvp", "kernel", "acquisition_number", "acquisition_time")
 _RANKED_KEYS = ("trigger_time", "acquisition_time")  # differ in every slice; their order at each place is what counts
-_WHOLE_STACKS_ONLY = ("acquisition_number", "acquisition_time")
+_WHOLE_STACKS_ONLY = ("acquisition number", "acquisition time")
+_SAID_TO_BE_SEPARATE = ("frame of reference", "stack id")
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,13 +185,20 @@ def _ranked(frames: list[Frame], places: NDArray[np.intp], name: str) -> _Groups
 def _is_clean_split(name: str, groups: _Groups, places: NDArray[np.intp], crowd: int) -> bool:
     """Whether a split sets frames of one place apart, into no more groups than lie at one place.
 
-    An acquisition number or time says little by itself: it must give whole stacks at the same places.
+    The groups must lie at the same places for the most part: two halves of a volume that overlap in a slice are not two
+    volumes, unless they are said to be two stacks. An acquisition number or time says little by itself: it must give
+    whole stacks.
     """
-    sizes = [len(set(places[members].tolist())) for _, members in groups]
-    separates = sum(sizes) > len(set(places.tolist()))
-    if not separates or len(groups) > crowd:
+    if len(groups) > crowd:
         return False
-    return name.replace(" ", "_") not in _WHOLE_STACKS_ONLY or min(sizes) == max(sizes) == len(set(places.tolist()))
+    held = [set(places[members].tolist()) for _, members in groups]
+    n_groups_at = Counter(place for own in held for place in own)
+    shared = [sum(n_groups_at[place] > 1 for place in own) for own in held]
+    if name in _SAID_TO_BE_SEPARATE:
+        return sum(shared) > 0
+    if name in _WHOLE_STACKS_ONLY:
+        return all(len(own) == len(n_groups_at) for own in held)
+    return all(2 * n_shared >= len(own) for n_shared, own in zip(shared, held, strict=True))
 
 
 def _places(frames: list[Frame]) -> NDArray[np.intp]:

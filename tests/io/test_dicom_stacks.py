@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medseg.errors import IncompleteSeries
 from medseg.io.dicom_series import list_series
-from tests.io.dicom_files import loaded, set_tag, stored_pixels, write_series
+from tests.io.dicom_files import all_edits, loaded, set_tag, stored_pixels, write_series
 
 
 def labels(folder):
@@ -13,6 +14,11 @@ def labels(folder):
 
 def asides(folder):
     return [choice.stack.aside for choice in list_series(folder).choices]
+
+
+def move(dataset, by_mm):
+    x, y, z = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x, y, z + by_mm]
 
 
 # a regular series stays whole
@@ -85,6 +91,22 @@ def test_acquisitions_that_only_overlap_are_not_taken_apart(tmp_path):
     write_series(tmp_path / "a", edit=set_tag("AcquisitionNumber", 1))
     write_series(tmp_path / "b", n_slices=2, edit=set_tag("AcquisitionNumber", 2))
     assert labels(tmp_path) == [("", 6)]
+
+
+def test_halves_of_a_volume_that_overlap_in_a_slice_are_not_two_volumes(tmp_path):
+    """Else the derived half would be set aside and the other half read as if it were all."""
+    write_series(tmp_path / "a", n_slices=6, edit=set_tag("ImageType", ["ORIGINAL", "PRIMARY"]))
+    derived = all_edits(set_tag("ImageType", ["DERIVED", "PRIMARY"]), lambda d, k: move(d, 15.0))
+    write_series(tmp_path / "b", n_slices=6, edit=derived)
+    assert labels(tmp_path) == [("", 12)]
+    with pytest.raises(IncompleteSeries, match="nothing in the headers tells them apart"):
+        loaded(tmp_path)
+
+
+def test_stacks_that_are_said_to_be_two_may_overlap(tmp_path):
+    write_series(tmp_path / "a", n_slices=6, edit=set_tag("StackID", "1"))
+    write_series(tmp_path / "b", n_slices=6, edit=all_edits(set_tag("StackID", "2"), lambda d, k: move(d, 15.0)))
+    assert labels(tmp_path) == [("stack id 1", 6), ("stack id 2", 6)]
 
 
 @pytest.mark.parametrize(
