@@ -7,6 +7,8 @@ numbers of up to 16 bits are exact in float32, and a rescale that is not exact t
 from __future__ import annotations
 
 import logging
+import math
+import mmap
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
@@ -29,7 +31,7 @@ from medseg.io.dicom_frames import Frame, ImageFile
 from medseg.io.dicom_grid import OrderedStack
 from medseg.io.dicom_headers import lenient_parsing
 
-__all__ = ["have_same_pixels", "read_stack_into"]
+__all__ = ["empty_slices", "have_same_pixels", "read_stack_into"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,22 @@ _CODECS = {
 
 # before GDCM, which ends the process where others raise
 _FIRST_PLUGIN = {"pyjpegls": "pyjpegls", "pylibjpeg-openjpeg": "pylibjpeg", "pylibjpeg-rle": "pylibjpeg"}
+
+
+def empty_slices(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array of float32 to read slices into, of ordinary memory pages.
+
+    numpy asks the kernel for huge pages. An array that is filled once, slice by slice, gains nothing by them, and on
+    virtual machines the first touch of a huge page costs several times as much (1.9 s against 0.6 s for 600 MiB).
+    """
+    n_bytes = math.prod(shape) * np.dtype(np.float32).itemsize
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return np.empty(shape, dtype=np.float32)
+    try:
+        pages = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, ValueError, OverflowError) as error:
+        raise MemoryError(f"{n_bytes >> 20} MiB for a volume of shape {shape}: {error}") from error
+    return np.frombuffer(pages, dtype=np.float32).reshape(shape)
 
 
 def read_stack_into(stack: OrderedStack, out: NDArray[np.float32]) -> tuple[str, ...]:

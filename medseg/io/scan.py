@@ -26,7 +26,7 @@ from medseg.errors import (
 from medseg.io.case_ids import dicom_case_id
 from medseg.io.dicom_grid import OrderedStack, order_frames
 from medseg.io.dicom_headers import is_dicom
-from medseg.io.dicom_pixels import have_same_pixels, read_stack_into
+from medseg.io.dicom_pixels import empty_slices, have_same_pixels, read_stack_into
 from medseg.io.dicom_series import FolderListing, choose_stack, list_file, list_series
 from medseg.io.discover import is_visible_nifti
 from medseg.io.hashes import sha256_of_files
@@ -271,7 +271,7 @@ def _empty_array(scan: Scan) -> NDArray[np.float32]:
     """(C, I, J, K) float32, laid out in memory as the format stores its voxels: DICOM slice by slice."""
     if scan.format == "nifti":
         return np.empty((scan.n_channels, *scan.geometry.shape), dtype=np.float32)
-    return np.empty((scan.n_channels, *scan.geometry.shape[::-1]), dtype=np.float32).transpose(0, 3, 2, 1)
+    return empty_slices((scan.n_channels, *scan.geometry.shape[::-1])).transpose(0, 3, 2, 1)
 
 
 def _load_dicom_into(
