@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medseg.core.table import LesionTable
     from medseg.core.volume import Volume
     from medseg.errors import MedsegError
+    from medseg.io.discover import find_scans
     from medseg.io.label_files import read_lesions, read_semantic
     from medseg.io.scan import load_volume, read_scan
     from medseg.lesions.measure import measure_lesions
@@ -47,6 +48,7 @@ _HOME = {
     "Scan": "medseg.core.scan",
     "SemanticMap": "medseg.core.semantic",
     "Volume": "medseg.core.volume",
+    "find_scans": "medseg.io.discover",
     "load_segmenter": "medseg.models.load",
     "load_volume": "medseg.io.scan",
     "make_phantom": "medseg.phantoms.make",
@@ -74,6 +76,7 @@ __all__ = [
     "SemanticMap",
     "Volume",
     "__version__",
+    "find_scans",
     "load_segmenter",
     "load_volume",
     "make_phantom",

@@ -35,6 +35,7 @@ def segment_case(
     *,
     separation: SeparationPlan | None = None,
     nan_as: float | None = None,
+    weight_kg: float | None = None,
     progress: Progress | None = None,
 ) -> CaseResult:
     """Find, separate and measure the lesions of one scan.
@@ -49,6 +50,8 @@ def segment_case(
         How lesions come apart; by default what the model's plan says.
     nan_as
         Value for NaN and infinite voxels, recorded in the provenance; None refuses such scans.
+    weight_kg
+        The patient's weight for SUV, where a DICOM series lacks it; recorded in the provenance.
     progress
         Called with stage, units done and units in all.
 
@@ -76,7 +79,7 @@ def segment_case(
         plan = plan.model_copy(update={"separation": separation})
     segmenter.check_channels(scan.n_channels)
     with monitor.stage("read"):
-        volume = load_volume(scan, units=segmenter.units, nan_as=nan_as)
+        volume = load_volume(scan, units=segmenter.units, nan_as=nan_as, weight_kg=weight_kg)
     semantic, notes = segmenter.segment(volume, monitor)
     with monitor.stage("separate"):
         lesions = separate_lesions(semantic, plan.separation)

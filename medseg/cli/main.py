@@ -11,6 +11,7 @@ import typer
 from medseg import __version__
 from medseg.cli.console import CleanErrors
 from medseg.cli.demo import demo
+from medseg.cli.inspect import inspect
 from medseg.cli.measure import measure
 from medseg.cli.phantom import phantom
 from medseg.cli.segment import segment
@@ -51,7 +52,7 @@ def root(
     """  # noqa: D301
 
 
-for _command in (demo, segment, separate, measure, phantom, train):
+for _command in (demo, inspect, segment, separate, measure, phantom, train):
     app.command()(_command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medseg.cli.console import print_json, show_notes, show_progress
-from medseg.cli.options import CaseId, Json, Overwrite, Quiet, Series
+from medseg.cli.options import AllowGaps, CaseId, Json, Overwrite, Quiet, Series, WeightKg
 from medseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def measure(
     series: Series = None,
     case_id: CaseId = None,
     units: _Units = "stored",
+    allow_gaps: AllowGaps = False,
+    weight_kg: WeightKg = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -59,13 +61,13 @@ def measure(
 
     check_output_folder(output.parent, [output.name], overwrite=overwrite)
     salt = read_salt(output.parent) or new_salt()  # DICOM is named as `medseg segment` names it in the same folder
-    source = _open_scan(scan, series, case_id, salt)
+    source = _open_scan(scan, series, case_id, salt, allow_gaps)
     name = case_id or (source.case_id if source else volume_stem(lesions))
     with show_progress(quiet=quiet) as progress:
         monitor = Monitor(progress)
         with monitor.stage("read"):
             lesion_map = read_lesions(lesions)
-            volume = load_volume(source, units=units) if source else None
+            volume = load_volume(source, units=units, weight_kg=weight_kg) if source else None
         with monitor.stage("measure"):
             table = measure_lesions(lesion_map, volume, case_id=name)
         with monitor.stage("write"):
@@ -83,10 +85,12 @@ def measure(
         typer.echo(f"\nWritten to {output}")
 
 
-def _open_scan(path: Path | None, series: str | None, case_id: str | None, salt: str) -> Scan | None:
+def _open_scan(path: Path | None, series: str | None, case_id: str | None, salt: str, allow_gaps: bool) -> Scan | None:
     """The scan, if one was given."""
     from medseg.io.scan import read_scan
 
     if path is None and series is not None:
         raise UsageError(f"--series {series} names a series of a scan; give the scan with --scan")
-    return None if path is None else read_scan(path, series=series, case_id=case_id, salt=salt)
+    if path is None:
+        return None
+    return read_scan(path, series=series, case_id=case_id, salt=salt, allow_gaps=allow_gaps)

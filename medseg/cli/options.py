@@ -11,6 +11,7 @@ import typer
 from medseg.errors import UsageError
 
 __all__ = [
+    "AllowGaps",
     "CaseId",
     "Connectivity",
     "Device",
@@ -21,9 +22,14 @@ __all__ = [
     "Overwrite",
     "Quiet",
     "Series",
+    "WeightKg",
     "separation_changes",
 ]
 
+AllowGaps = Annotated[
+    bool,
+    typer.Option("--allow-gaps", help="Interpolate across missing or irregular DICOM slices and record that."),
+]
 CaseId = Annotated[
     str | None,
     typer.Option("--case-id", help="Name of the case [default: the file's name, or a salted hash for DICOM]."),
@@ -53,7 +59,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result t
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Series = Annotated[
     str | None,
-    typer.Option("--series", help="Which DICOM series, if a folder holds several: UID, number or description."),
+    typer.Option(
+        "--series", help="Which DICOM series, if a folder holds several: UID, number, number:stack or description."
+    ),
+]
+WeightKg = Annotated[
+    float | None,
+    typer.Option("--weight-kg", help="The patient's weight for SUV, if the DICOM series lacks it."),
 ]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from medseg.cli.console import print_json, show_notes, show_progress
 from medseg.cli.options import (
+    AllowGaps,
     CaseId,
     Connectivity,
     Device,
@@ -19,6 +20,7 @@ from medseg.cli.options import (
     Overwrite,
     Quiet,
     Series,
+    WeightKg,
     separation_changes,
 )
 
@@ -60,6 +62,8 @@ def segment(
     connectivity: Connectivity = None,
     minimum_volume_ml: MinimumVolume = None,
     nan_as: _NanAs = None,
+    allow_gaps: AllowGaps = False,
+    weight_kg: WeightKg = None,
     save_evidence: _SaveEvidence = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -82,14 +86,16 @@ def segment(
     files = [*RESULT_FILES, *(["probability.nii.gz"] if save_evidence else [])]
     check_output_folder(output, files, overwrite=overwrite)
     salt = read_salt(output) or new_salt()
-    scan = read_scan(scans, series=series, case_id=case_id, salt=salt)
+    scan = read_scan(scans, series=series, case_id=case_id, salt=salt, allow_gaps=allow_gaps)
     from medseg.models.load import load_segmenter  # loads torch: seconds that a misspelled path need not take
 
     segmenter = load_segmenter(model, device=device, precision=precision)
     changes = separation_changes(method, connectivity, minimum_volume_ml)
     separation = segmenter.plan.separation.model_copy(update=changes)
     with show_progress(quiet=quiet) as progress:
-        result = segment_case(scan, segmenter, separation=separation, nan_as=nan_as, progress=progress)
+        result = segment_case(
+            scan, segmenter, separation=separation, nan_as=nan_as, weight_kg=weight_kg, progress=progress
+        )
         write_case(result, output, overwrite=overwrite, save_probability=save_evidence)
     if scan.format == "dicom":
         write_salt(output, salt)

@@ -46,6 +46,9 @@ class Scan:
         DICOM modality code ("CT", "PT", "MR") or None where the format does not say.
     dicom
         One entry a channel for DICOM, empty otherwise.
+    layouts
+        One entry a channel for DICOM: the reader's own record of where each slice is stored, so that headers are
+        parsed once. Empty otherwise.
     """
 
     case_id: str
@@ -54,6 +57,7 @@ class Scan:
     geometry: Geometry
     modality: str | None = None
     dicom: tuple[DicomIdentifiers, ...] = field(default=(), repr=False)
+    layouts: tuple[object, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.case_id:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medseg.core.geometry import Geometry
 from medseg.errors import GridMismatch, NonFiniteVoxels
 
-__all__ = ["Units", "Volume"]
+__all__ = ["Units", "Volume", "count_non_finite"]
 
 Units = Literal["stored", "suv"]
 
@@ -51,8 +51,8 @@ class Volume:
             raise GridMismatch(f"a volume on {self.geometry!r} needs an array (C, I, J, K); got shape {array.shape}")
         if len(self.channels) != array.shape[0]:
             raise GridMismatch(f"{array.shape[0]} channel(s) need as many names; got {self.channels}")
-        if not np.isfinite(array).all():
-            n_bad = int(array.size - np.isfinite(array).sum())
+        n_bad = count_non_finite(array)
+        if n_bad:
             raise NonFiniteVoxels(
                 f"{n_bad} of {array.size} voxels are NaN or infinite; medseg does not guess them (--nan-as VALUE fills)"
             )
@@ -62,3 +62,11 @@ class Volume:
 
     def __repr__(self) -> str:
         return f"Volume({', '.join(self.channels)}; {self.geometry!r})"
+
+
+def count_non_finite(array: NDArray[np.float32]) -> int:
+    """How many voxels of (..., I, J, K) are NaN or infinite, counted slab by slab: no second array of its size."""
+    if array.ndim > 3:
+        return sum(count_non_finite(part) for part in array)
+    slabs = np.moveaxis(array, int(np.argmax(np.abs(array.strides))), 0)
+    return sum(slab.size - int(np.count_nonzero(np.isfinite(slab))) for slab in slabs)

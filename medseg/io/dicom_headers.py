@@ -1,94 +1,172 @@
-"""DICOM headers: the tags that place and rescale a slice, each checked as it is read.
+"""DICOM headers: named tags of a file, each checked as it is read, and where the pixels begin.
 
-Only the tags that are needed are parsed; names, birth dates and comments are never touched.
+Only the tags that are asked for are parsed; names, birth dates and comments are never touched.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydicom import Dataset, config, dcmread
-from pydicom.uid import UID
+from pydicom.charset import convert_encodings
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from medseg.errors import UnreadableImage
+from medseg.io.header_scan import ScannedHeader, scan_header
 
-__all__ = ["SliceHeader", "is_dicom", "number_tag", "numbers_tag", "read_slice_header", "read_tags"]
+__all__ = [
+    "Header",
+    "PixelElement",
+    "is_dicom",
+    "lenient_parsing",
+    "number_tag",
+    "numbers_tag",
+    "read_header",
+    "read_tags",
+    "tag_value",
+    "text_tag",
+    "texts_tag",
+]
 
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-_NO_VOLUME = {"SEG", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "PR", "KO", "SR", "REG", "DOC"}
-_TAGS = [
-    *("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
-    *("Modality", "SeriesNumber", "SeriesDescription", "Units"),
-    *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-]
+_CHARACTER_SET = BaseTag(0x00080005)
+_PREAMBLE_BYTES = 128
+_ASCII_VRS = ("AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI")  # whatever SpecificCharacterSet says
+_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_META_BYTES = 4096
+_INFLATE_BYTES = 1 << 20
+_MOST_INFLATED_BYTES = 1 << 30
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_LONG_LENGTH_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT")
+_LONGEST_FIRST_ELEMENT = 1 << 16  # bytes; the first element of a real header is a length, a version or an image type
+
+
+@dataclass(frozen=True, slots=True)
+class PixelElement:
+    """Where the value of the pixel element lies in its file; `n_bytes` is None where the pixels are encapsulated."""
+
+    tag: int
+    offset: int
+    n_bytes: int | None
 
 
 @dataclass(frozen=True)
-class SliceHeader:
-    """What one image file says of itself; None where a tag is absent.
+class Header:
+    """The tags of a file, how it is encoded, and where its pixels are (None: it has none).
 
-    Positions are LPS millimeters as DICOM writes them; `pixel_spacing` is (between rows, between columns).
+    `meta_sop_class` is what the file meta information says of the kind of object.
     """
 
     path: Path
-    study_uid: str
-    series_uid: str
-    frame_of_reference_uid: str | None
-    modality: str
-    series_number: str
-    series_description: str
-    units: str | None
-    rows: int
-    columns: int
-    n_frames: int
-    position: tuple[float, ...] | None
-    orientation: tuple[float, ...] | None
-    pixel_spacing: tuple[float, ...] | None
+    tags: Dataset
+    transfer_syntax: str
+    meta_sop_class: str
+    pixels: PixelElement | None
+    file_bytes: int
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by content; UnreadableImage if it is not but is named like it."""
+    """Whether a file is DICOM, by content; UnreadableImage if it is not but is named like it.
+
+    A file that lacks the preamble and the file meta information is told by its first element.
+    """
     with path.open("rb") as file:
-        found = file.read(132)[128:] == b"DICM"
-    if not found and path.suffix.lower() in _DICOM_SUFFIXES:
+        found = _starts_like_dicom(file.read(_PREAMBLE_BYTES + 4))
+    if not found and path.suffix.lower() in _DICOM_SUFFIXES and not path.name.startswith("."):
         raise UnreadableImage(f"{path} is named like a DICOM file but is none")
     return found
 
 
-def read_slice_header(path: Path) -> SliceHeader | None:
-    """The header of a DICOM image, or None for an object without gray slices (structure set, report, screenshot, ...).
+@contextmanager
+def lenient_parsing() -> Iterator[None]:
+    """Read what can be read: overlong texts and unknown alphabets are common and do no harm; numbers are checked here.
+
+    The setting is global: enter it once, around the threads that read.
+    """
+    with config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read_header(path: Path, keywords: Sequence[str | int]) -> Header:
+    """The named tags of a DICOM file, its encoding, and the place of its pixels.
 
     Raises
     ------
     UnreadableImage
-        If the file is truncated, or a tag is malformed.
+        If the header is damaged.
     """
-    tags = read_tags(path, _TAGS)
-    if not _is_gray_image(tags, path):
-        return None
-    return SliceHeader(
-        path=path,
-        study_uid=_text_tag(tags, "StudyInstanceUID", path, required=True),
-        series_uid=_text_tag(tags, "SeriesInstanceUID", path, required=True),
-        frame_of_reference_uid=_text_tag(tags, "FrameOfReferenceUID", path) or None,
-        modality=_text_tag(tags, "Modality", path),
-        series_number=_text_tag(tags, "SeriesNumber", path),
-        series_description=_text_tag(tags, "SeriesDescription", path),
-        units=_text_tag(tags, "Units", path) or None,
-        rows=int(tags.Rows),
-        columns=int(tags.Columns),
-        n_frames=int(number_tag(tags, "NumberOfFrames", path) or 1),
-        position=numbers_tag(tags, "ImagePositionPatient", 3, path),
-        orientation=numbers_tag(tags, "ImageOrientationPatient", 6, path),
-        pixel_spacing=numbers_tag(tags, "PixelSpacing", 2, path),
-    )
+    wanted = _tags_of(tuple(keywords))
+    try:
+        with path.open("rb") as file:
+            file_bytes = os.fstat(file.fileno()).st_size
+            scanned = scan_header(file, wanted, file_bytes)
+            if scanned is not None:
+                return _from_scan(path, scanned, file_bytes)
+            _check_deflated(file, path)
+            file.seek(0)
+            return _from_parse(path, file, wanted, file_bytes)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # a damaged header makes pydicom raise almost anything
+        raise UnreadableImage(f"{path} has a damaged DICOM header: {error}. Fetch it anew") from error
 
 
-def read_tags(path: Path, keywords: list[str]) -> Dataset:
+def _check_deflated(file: BufferedReader, path: Path) -> None:
+    """Refuse a deflated file that swells beyond any image: the parser would hold all of it in memory."""
+    file.seek(0)
+    head = file.read(_META_BYTES)
+    at = head.find(DeflatedExplicitVRLittleEndian.encode())
+    if at < 0 or head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] != b"DICM":
+        return
+    group_bytes = int.from_bytes(head[_PREAMBLE_BYTES + 12 : _PREAMBLE_BYTES + 16], "little")
+    file.seek(_PREAMBLE_BYTES + 16 + group_bytes)
+    inflater, n_bytes, chunk = zlib.decompressobj(-zlib.MAX_WBITS), 0, b"start"
+    while chunk and not inflater.eof:
+        chunk = inflater.unconsumed_tail or file.read(_INFLATE_BYTES)
+        n_bytes += len(inflater.decompress(chunk, _INFLATE_BYTES))
+        if n_bytes > _MOST_INFLATED_BYTES:
+            raise UnreadableImage(f"{path} inflates to more than {_MOST_INFLATED_BYTES >> 20} MiB; not read")
+
+
+def _from_scan(path: Path, scanned: ScannedHeader, file_bytes: int) -> Header:
+    pixels = None
+    if scanned.pixels is not None:
+        tag, offset, length = scanned.pixels
+        pixels = PixelElement(tag, offset, None if length == _UNDEFINED_LENGTH else length)
+    tags = Dataset(scanned.elements)
+    if (alphabet := tags.get_item(_CHARACTER_SET)) is not None and isinstance(alphabet.value, bytes):
+        tags.set_original_encoding(scanned.transfer_syntax == ImplicitVRLittleEndian, True, _alphabets(alphabet.value))
+    return Header(path, tags, scanned.transfer_syntax, scanned.meta_sop_class, pixels, file_bytes)
+
+
+def _from_parse(path: Path, file: BufferedReader, wanted: frozenset[int], file_bytes: int) -> Header:
+    tags = dcmread(file, stop_before_pixels=True, specific_tags=list(wanted), force=True)
+    syntax = _transfer_syntax(tags)
+    pixels = None if syntax == DeflatedExplicitVRLittleEndian else _pixel_element(file, tags, path)
+    meta = getattr(tags, "file_meta", None) or {}
+    return Header(path, tags, syntax, str(meta.get("MediaStorageSOPClassUID", "")), pixels, file_bytes)
+
+
+def read_tags(path: Path, keywords: Sequence[str | int]) -> Dataset:
     """The named tags of a DICOM file, with its file meta information; no pixels.
 
     Raises
@@ -96,11 +174,8 @@ def read_tags(path: Path, keywords: list[str]) -> Dataset:
     UnreadableImage
         If the header is damaged.
     """
-    try:
-        with config.disable_value_validation():  # overlong texts are common and do no harm; numbers are checked below
-            return dcmread(path, stop_before_pixels=True, specific_tags=keywords)
-    except Exception as error:  # a damaged header makes pydicom raise almost anything
-        raise UnreadableImage(f"{path} has a damaged DICOM header: {error}. Fetch it anew") from error
+    with lenient_parsing():
+        return read_header(path, keywords).tags
 
 
 def number_tag(tags: Dataset, keyword: str, path: Path) -> float | None:
@@ -111,11 +186,11 @@ def number_tag(tags: Dataset, keyword: str, path: Path) -> float | None:
 
 def numbers_tag(tags: Dataset, keyword: str, count: int, path: Path) -> tuple[float, ...] | None:
     """`count` finite numbers, or None where the tag is absent or empty; UnreadableImage names a malformed one."""
-    value = _value(tags, keyword, path)
+    value = tag_value(tags, keyword, path)
     if value is None or value == "":
         return None
     try:
-        numbers = tuple(float(part) for part in (value if count > 1 else (value,)))
+        numbers = tuple(float(part) for part in (value if count > 1 and not isinstance(value, str) else (value,)))
     except (TypeError, ValueError) as error:
         raise UnreadableImage(f"{path}: {keyword} is malformed: {value!r}") from error
     if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
@@ -123,31 +198,106 @@ def numbers_tag(tags: Dataset, keyword: str, count: int, path: Path) -> tuple[fl
     return numbers
 
 
-def _text_tag(tags: Dataset, keyword: str, path: Path, required: bool = False) -> str:
-    value = _value(tags, keyword, path)
+def text_tag(tags: Dataset, keyword: str, path: Path, required: bool = False) -> str:
+    """A text, empty where the tag is absent; UnreadableImage if it is required."""
+    value = tag_value(tags, keyword, path)
     text = "" if value is None else str(value).strip()
     if required and not text:
         raise UnreadableImage(f"{path} lacks {keyword}: it cannot be told which series it belongs to")
     return text
 
 
-def _value(tags: Dataset, keyword: str, path: Path) -> Any:
-    """A tag's value; pydicom converts it here, so here it fails."""
+def texts_tag(tags: Dataset, keyword: str, path: Path) -> tuple[str, ...]:
+    """All values of a text tag, none where it is absent."""
+    value = tag_value(tags, keyword, path)
+    if value is None or value == "":
+        return ()
+    return (value.strip(),) if isinstance(value, str) else tuple(str(part).strip() for part in value)
+
+
+def tag_value(tags: Dataset, keyword: str, path: Path) -> Any:
+    """A tag's value, None where it is absent; what cannot be converted fails here."""
+    tag, vr = _tag_and_vr(keyword)
     try:
-        with config.disable_value_validation():
-            return tags.get(keyword)
+        element = tags.get_item(tag)
+        if element is None:
+            return None
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+            if vr in _ASCII_VRS:
+                return _ascii_value(element.value)
+            if vr == "US" and len(element.value) == 2:
+                return int.from_bytes(element.value, "little" if element.is_little_endian else "big")
+        return tags.get(keyword)
     except Exception as error:
         raise UnreadableImage(f"{path}: {keyword} is malformed: {error}") from error
 
 
-def _is_gray_image(tags: Dataset, path: Path) -> bool:
-    """Tell images from other objects, and both from a file that was cut off before it could say."""
-    sop_class = _text_tag(tags, "SOPClassUID", path) or str(tags.file_meta.get("MediaStorageSOPClassUID", ""))
-    if not sop_class:
-        raise UnreadableImage(f"{path} is truncated: it does not say what kind of object it is. Fetch it anew")
-    if _text_tag(tags, "Modality", path) in _NO_VOLUME:
+@lru_cache(maxsize=256)
+def _tag_and_vr(keyword: str) -> tuple[BaseTag, str]:
+    tag = Tag(keyword)
+    return tag, dictionary_VR(tag)
+
+
+@lru_cache(maxsize=4096)
+def _ascii_value(value: bytes) -> str | list[str]:
+    """The text or texts of a value in plain characters: most are the same in every file of a series."""
+    text = value.decode("latin-1").rstrip("\0 ")
+    parts = [part.strip() for part in text.split("\\")]
+    return parts[0] if len(parts) == 1 else parts
+
+
+@lru_cache(maxsize=64)
+def _alphabets(value: bytes) -> list[str]:
+    """Python's names of the alphabets that SpecificCharacterSet names."""
+    return convert_encodings(_ascii_value(value))
+
+
+@lru_cache(maxsize=64)
+def _tags_of(keywords: tuple[str | int, ...]) -> frozenset[int]:
+    """Tags of keywords; private tags are given as numbers."""
+    return frozenset(keyword if isinstance(keyword, int) else tag_for_keyword(keyword) or 0 for keyword in keywords)
+
+
+def _starts_like_dicom(head: bytes) -> bool:
+    """DICM after the preamble, or a plausible first element of group 0002 or 0008, explicit or implicit."""
+    if head[_PREAMBLE_BYTES:] == b"DICM":
+        return True
+    if len(head) < 12 or head[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
         return False
-    has_size = "Rows" in tags and "Columns" in tags
-    if not has_size and UID(sop_class).name.endswith("Image Storage"):
-        raise UnreadableImage(f"{path} is truncated: an image without Rows and Columns. Fetch it anew")
-    return has_size and number_tag(tags, "SamplesPerPixel", path) in (1, None)
+    order: Literal["big", "little"] = "big" if head[0] == 0 else "little"
+    if head[4:6].isalpha() and head[4:6].isupper():
+        return int.from_bytes(head[6:8], order) < _LONGEST_FIRST_ELEMENT and int.from_bytes(head[2:4], order) < 0x2000
+    length = int.from_bytes(head[4:8], order)
+    return order == "little" and head[2:4] < b"\x20" and length < _LONGEST_FIRST_ELEMENT and length % 2 == 0
+
+
+def _transfer_syntax(tags: Dataset) -> str:
+    """What the file says, or, without file meta information, how pydicom found it to be encoded."""
+    told = str(tags.file_meta.get("TransferSyntaxUID", "")) if hasattr(tags, "file_meta") else ""
+    if told:
+        return told
+    is_implicit, is_little_endian = tags.original_encoding
+    if is_implicit:
+        return str(ImplicitVRLittleEndian)
+    return str(ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian)
+
+
+def _pixel_element(file: BufferedReader, tags: Dataset, path: Path) -> PixelElement | None:
+    """The element at which the parser stopped, if it is that of the pixels."""
+    is_implicit, is_little_endian = tags.original_encoding
+    order: Literal["big", "little"] = "little" if is_little_endian else "big"
+    head = file.read(12)
+    if len(head) < 8:
+        return None
+    tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
+    if tag not in _PIXEL_TAGS:
+        raise UnreadableImage(f"{path} has a damaged DICOM header: it ends before the pixels. Fetch it anew")
+    is_long = not is_implicit and head[4:6] in _LONG_LENGTH_VRS
+    if is_implicit:
+        length, n_head = int.from_bytes(head[4:8], order), 8
+    elif is_long:
+        length, n_head = int.from_bytes(head[8:12], order), 12
+    else:
+        length, n_head = int.from_bytes(head[6:8], order), 8
+    offset = file.tell() - len(head) + n_head
+    return PixelElement(tag, offset, None if length == _UNDEFINED_LENGTH else length)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import get_args
@@ -13,57 +11,22 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.core.geometry import Geometry
-from medseg.core.scan import DicomIdentifiers, Scan, ScanFormat
-from medseg.core.volume import Units, Volume
-from medseg.errors import (
-    AmbiguousSeries,
-    ChannelMismatch,
-    GridMismatch,
-    MedsegError,
-    NonFiniteVoxels,
-    UnreadableImage,
-    UnsupportedDimensions,
-    UsageError,
-)
-from medseg.io.archive import is_archive, unpack_until_exit
-from medseg.io.case_ids import dicom_case_id
-from medseg.io.dicom_headers import is_dicom, read_tags
-from medseg.io.dicom_series import FolderListing, choose_series, list_series, order_slices, read_series_array
-from medseg.io.file_tree import walk_files
-from medseg.io.foreign_content import describe_foreign
+from medseg.core.scan import Scan
+from medseg.core.volume import Units, Volume, count_non_finite
+from medseg.errors import ChannelMismatch, GridMismatch, NonFiniteVoxels, UsageError
+from medseg.io.channels import Channel, SeriesChoice, read_channel
+from medseg.io.dicom_grid import OrderedStack
+from medseg.io.dicom_pixels import empty_slices, read_stack_into
 from medseg.io.hashes import sha256_of_files
 from medseg.io.memory import check_fits_memory
 from medseg.io.suv import suv_scale
-from medseg.io.volume_files import (
-    SUFFIXES,
-    is_volume_file,
-    is_volume_name,
-    read_volume_array,
-    read_volume_header,
-    volume_format,
-    volume_stem,
-)
-from medseg.io.voxel_bytes import check_plain_file, read_head
+from medseg.io.volume_files import read_volume_array
 
-__all__ = ["hash_inputs", "load_volume", "read_scan"]
+__all__ = ["hash_inputs", "load_volume", "read_scan", "scan_of"]
 
 _FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage"}
 
 PathOrPaths = str | PathLike[str] | Sequence[str | PathLike[str]]
-SeriesChoice = str | int | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Channel:
-    """One channel on disk, and the name that it would give its case."""
-
-    default_case_id: str
-    files: tuple[Path, ...]
-    format: ScanFormat
-    geometry: Geometry
-    modality: str | None = None
-    identifiers: DicomIdentifiers | None = None
 
 
 def read_scan(
@@ -71,23 +34,26 @@ def read_scan(
     series: SeriesChoice | Sequence[SeriesChoice] = None,
     case_id: str | None = None,
     salt: str = "medseg",
+    allow_gaps: bool = False,
 ) -> Scan:
     """Find the scan at a path and read its headers.
 
     Parameters
     ----------
     path_or_paths
-        A volume file (NIfTI, NRRD, MetaImage), a folder with one, a folder with one DICOM series, or a zip or tar of
-        such a folder; several of them are the channels of one case, in the model's order. An archive is unpacked into
-        a private temporary folder that is removed when Python ends.
+        A volume file (NIfTI, NRRD, MetaImage), a folder with one, a folder with one DICOM series, a single DICOM file,
+        or a zip or tar of such a folder; several of them are the channels of one case, in the model's order. An
+        archive is unpacked into a private temporary folder that is removed when Python ends.
     series
-        Which DICOM series, where a folder holds several: UID, number or description; one for all channels, or one a
-        channel.
+        Which DICOM series, where a folder holds several: UID, number or description, or "number:stack" where a series
+        holds several volumes (`find_scans` lists them); one for all channels, or one a channel.
     case_id
         Name of the case. By default the volume file's name without suffix (relative to the folder or archive that was
         given), or a salted hash of the DICOM UIDs; of the first channel, if there are several.
     salt
         What the hash of a DICOM case is salted with.
+    allow_gaps
+        Interpolate across missing or irregular slices of a DICOM series, and note it; by default they are refused.
 
     Returns
     -------
@@ -112,7 +78,22 @@ def read_scan(
     if not paths:
         raise UsageError("a scan needs at least one path; got an empty list")
     choices = _one_a_channel(series, len(paths), "series")
-    channels = [_read_channel(Path(path), choice, salt) for path, choice in zip(paths, choices, strict=True)]
+    return scan_of(
+        [read_channel(Path(path), choice, salt, allow_gaps) for path, choice in zip(paths, choices, strict=True)],
+        case_id,
+    )
+
+
+def scan_of(channels: Sequence[Channel], case_id: str | None = None) -> Scan:
+    """The case that channels make, named by the first of them unless a name is given.
+
+    Raises
+    ------
+    GridMismatch
+        If the channels do not share one grid.
+    UsageError
+        If they are of different formats.
+    """
     _check_one_case(channels)
     first = channels[0]
     return Scan(
@@ -122,10 +103,16 @@ def read_scan(
         geometry=first.geometry,
         modality=first.modality,
         dicom=tuple(channel.identifiers for channel in channels if channel.identifiers is not None),
+        layouts=tuple(channel.layout for channel in channels if channel.layout is not None),
     )
 
 
-def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: float | None = None) -> Volume:
+def load_volume(
+    scan: Scan,
+    units: Units | Sequence[Units] = "stored",
+    nan_as: float | None = None,
+    weight_kg: float | None = None,
+) -> Volume:
     """Load the voxels of a scan.
 
     Parameters
@@ -137,6 +124,8 @@ def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: f
         channel. A volume file does not name its unit, so "suv" takes it on trust and adds a note.
     nan_as
         What to fill NaN and infinite voxels with; None refuses them.
+    weight_kg
+        The patient's weight for SUV, where the series does not say it, or says it wrongly.
 
     Returns
     -------
@@ -159,11 +148,13 @@ def load_volume(scan: Scan, units: Units | Sequence[Units] = "stored", nan_as: f
     if nan_as is not None and not np.isfinite(nan_as):
         raise UsageError(f"nan_as must be a finite number; got {nan_as}")
     check_fits_memory(4 * scan.n_channels * math.prod(scan.geometry.shape), scan.case_id)
-    array = np.empty((scan.n_channels, *scan.geometry.shape), dtype=np.float32)
+    array = _empty_array(scan)
     notes: list[str] = []
     for channel, (files, unit) in enumerate(zip(scan.files, wanted, strict=True)):
-        read = _load_dicom if scan.format == "dicom" else _load_file
-        array[channel], read_notes = read(scan, channel, unit)
+        if scan.format == "dicom":
+            read_notes = _load_dicom_into(array[channel], scan, channel, unit, weight_kg)
+        else:
+            array[channel], read_notes = _load_file(scan, channel, unit)
         notes += [*read_notes, *_filled_notes(array[channel], nan_as, files, scan.case_id)]
     return Volume(array, scan.geometry, _channel_names(scan), tuple(notes))
 
@@ -173,82 +164,7 @@ def hash_inputs(scan: Scan) -> tuple[str, ...]:
     return tuple(sha256_of_files(files) for files in scan.files)
 
 
-def _read_channel(path: Path, series: SeriesChoice, salt: str) -> _Channel:
-    if os.path.isdir(path):  # Path.is_dir fails for names too long
-        return _channel_in_folder(path, series, salt)
-    check_plain_file(path, "a volume file, an archive or a folder")
-    if is_volume_name(path):
-        return _named_file_channel(path, series)
-    if is_dicom(path):
-        raise UnsupportedDimensions(f"{path} is one DICOM file, hence one slice; give the folder of its series")
-    if volume_format(path) is not None:
-        return _named_file_channel(path, series)
-    if is_archive(path):
-        return _channel_in_archive(path, series, salt)
-    raise UnreadableImage(
-        f"{path} is neither a volume ({SUFFIXES}) nor DICOM; it is {describe_foreign(read_head(path, 544))}"
-    )
-
-
-def _named_file_channel(path: Path, series: SeriesChoice) -> _Channel:
-    if series is not None:
-        raise UsageError(f"{path} is one volume; series {series!r} can be chosen in a DICOM folder only")
-    return _file_channel(path, volume_stem(path))
-
-
-def _channel_in_archive(archive: Path, series: SeriesChoice, salt: str) -> _Channel:
-    unpacked = unpack_until_exit(archive)
-    lost = [f"{member.name} ({member.reason})" for member in unpacked.damaged]
-    more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
-    losses = f"{len(lost)} file(s) could not be unpacked: {', '.join(lost[:5])}{more}" if lost else ""
-    try:
-        channel = _channel_in_folder(unpacked.folder, series, salt)
-    except MedsegError as error:
-        told = str(error).replace(str(unpacked.folder), str(archive))
-        raise type(error)(f"{told}. {losses}" if losses else told) from error
-    if lost and (channel.format == "dicom" or any(is_volume_name(member.name) for member in unpacked.damaged)):
-        raise UnreadableImage(f"{archive}: {losses}. They may be part of the scan; fetch the archive anew")
-    return channel
-
-
-def _channel_in_folder(folder: Path, series: SeriesChoice, salt: str) -> _Channel:
-    volume_files = sorted(path for path in walk_files(folder) if is_volume_file(path))
-    listing = list_series(folder)
-    if series is None and len(volume_files) == 1 and not listing.series:
-        relative = volume_files[0].relative_to(folder)
-        return _file_channel(volume_files[0], relative.with_name(volume_stem(relative)).as_posix())
-    if series is None and volume_files:
-        raise AmbiguousSeries(_describe_choices(folder, volume_files, listing))
-    return _dicom_channel(listing, series, salt)
-
-
-def _describe_choices(folder: Path, volume_files: Sequence[Path], listing: FolderListing) -> str:
-    names = [f"  {path.relative_to(folder)}" for path in volume_files[:20]]
-    more = [f"  ... and {len(volume_files) - 20} more"] if len(volume_files) > 20 else []
-    series = [f"  DICOM series {candidate}" for candidate in listing.series]
-    head = f"{folder} holds {len(volume_files)} volume file(s) and {len(listing.series)} DICOM series; name one of them"
-    return "\n".join([head, *names, *more, *series])
-
-
-def _file_channel(path: Path, name: str) -> _Channel:
-    header = read_volume_header(path)
-    return _Channel(name, header.files, header.format, header.geometry)
-
-
-def _dicom_channel(listing: FolderListing, choice: SeriesChoice, salt: str) -> _Channel:
-    ordered = order_slices(choose_series(listing, choice))
-    first = ordered.slices[0]
-    return _Channel(
-        default_case_id=dicom_case_id(salt, first.study_uid, first.series_uid),
-        files=ordered.files,
-        format="dicom",
-        geometry=ordered.geometry,
-        modality=first.modality or None,
-        identifiers=DicomIdentifiers(first.study_uid, first.series_uid, first.frame_of_reference_uid, first.units),
-    )
-
-
-def _check_one_case(channels: Sequence[_Channel]) -> None:
+def _check_one_case(channels: Sequence[Channel]) -> None:
     first = channels[0]
     for channel in channels[1:]:
         if channel.format != first.format:
@@ -290,21 +206,38 @@ def _load_file(scan: Scan, channel: int, unit: Units) -> tuple[NDArray[np.float3
     return array, (*notes, *on_trust)
 
 
-def _load_dicom(scan: Scan, channel: int, unit: Units) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    files = scan.files[channel]
-    scale = suv_scale(files) if unit == "suv" else None
-    array = read_series_array(files, scan.geometry.shape)
+def _empty_array(scan: Scan) -> NDArray[np.float32]:
+    """(C, I, J, K) float32, laid out in memory as the format stores its voxels: DICOM slice by slice."""
+    if scan.format != "dicom":
+        return np.empty((scan.n_channels, *scan.geometry.shape), dtype=np.float32)
+    return empty_slices((scan.n_channels, *scan.geometry.shape[::-1])).transpose(0, 3, 2, 1)
+
+
+def _load_dicom_into(
+    array: NDArray[np.float32], scan: Scan, channel: int, unit: Units, weight_kg: float | None
+) -> tuple[str, ...]:
+    """Fill one channel, and say what was done beside reading and rescaling it."""
+    stack = _layout(scan, channel)
+    scale = suv_scale(scan.files[channel], weight_kg) if unit == "suv" else None
+    read_stack_into(stack, array)
     if scale is None or scale.note is None:
-        return array, ()
-    return array / np.float32(scale.stored_per_suv), (scale.note,)
+        return stack.notes
+    array /= np.float32(scale.stored_per_suv)
+    return (*stack.notes, scale.note)
+
+
+def _layout(scan: Scan, channel: int) -> OrderedStack:
+    layout = scan.layouts[channel] if channel < len(scan.layouts) else None
+    if not isinstance(layout, OrderedStack):
+        raise UsageError(f"{scan.case_id} does not say where its slices are stored; read it with read_scan")
+    return layout
 
 
 def _filled_notes(
     array: NDArray[np.float32], nan_as: float | None, files: Sequence[Path], case_id: str
 ) -> tuple[str, ...]:
     """Fill NaN and infinity in place, and say so; or refuse them."""
-    bad = ~np.isfinite(array)
-    n_bad = int(np.count_nonzero(bad))
+    n_bad = count_non_finite(array)
     if not n_bad:
         return ()
     where = files[0] if len(files) == 1 else files[0].parent
@@ -313,7 +246,7 @@ def _filled_notes(
             f"{case_id}: {n_bad} of {array.size} voxels of {where} are NaN or infinite; medseg does not guess them "
             "(--nan-as VALUE fills them)"
         )
-    array[bad] = nan_as
+    array[~np.isfinite(array)] = nan_as
     return (f"filled {n_bad} NaN or infinite voxels with {nan_as:g}",)
 
 
@@ -321,5 +254,5 @@ def _channel_names(scan: Scan) -> tuple[str, ...]:
     """The DICOM modality of each channel, or "channel_0", ... where the format names none."""
     if scan.format != "dicom":
         return tuple(f"channel_{number}" for number in range(scan.n_channels))
-    modalities = (str(read_tags(files[0], ["Modality"]).get("Modality", "")) for files in scan.files)
+    modalities = (_layout(scan, number).frames[0].file.modality for number in range(scan.n_channels))
     return tuple(modality or f"channel_{number}" for number, modality in enumerate(modalities))

@@ -10,6 +10,7 @@ References
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +20,17 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
-from medseg.errors import UnsupportedUnits
-from medseg.io.dicom_headers import number_tag, read_tags
+from medseg.errors import UnsupportedUnits, UsageError
+from medseg.io.dicom_headers import lenient_parsing, number_tag, read_header, tag_value, text_tag, texts_tag
 
 __all__ = ["SuvScale", "suv_scale"]
 
-_SERIES_TAGS = [
+_SERIES_TAGS: list[str | int] = [
     *("Modality", "Units", "SUVType", "DecayCorrection", "CorrectedImage", "PatientWeight"),
     *("SeriesDate", "SeriesTime", "TimezoneOffsetFromUTC", "RadiopharmaceuticalInformationSequence"),
+    *(0x70530010, 0x70531000, 0x70531009),
 ]
+_PHILIPS = "Philips PET Private Group"
 _SLICE_TAGS = ["Units", "AcquisitionDate", "AcquisitionTime"]
 _STAMP = re.compile(r"(?P<date>\d{8})(?P<time>\d{4,6}(\.\d{1,6})?)(?P<offset>[+-]\d{4})?")  # to the minute at least
 _LOWEST_DOSE_BQ = 1e5  # nobody gets less; a number below is a dose in MBq
@@ -42,17 +45,20 @@ class SuvScale:
     note: str | None
 
 
-def suv_scale(files: Sequence[Path]) -> SuvScale:
+def suv_scale(files: Sequence[Path], weight_kg: float | None = None) -> SuvScale:
     """What the stored (rescaled) values of a PET series are in SUVbw.
 
     GML with SUV type BW is SUVbw already. BQML is divided by dose / weight, with the dose decayed from injection to
     the start of the scan where the images are corrected to that time (DecayCorrection START), and as injected where
-    they are corrected to the injection (ADMIN).
+    they are corrected to the injection (ADMIN). Counts (CNTS) of a Philips scanner go by its private factors: to SUV
+    (7053,1000), or else to Bq/ml (7053,1009).
 
     Parameters
     ----------
     files
         The slices of one series.
+    weight_kg
+        The patient's weight, instead of PatientWeight.
 
     Raises
     ------
@@ -60,52 +66,101 @@ def suv_scale(files: Sequence[Path]) -> SuvScale:
         If the series is no PET, or a tag that is needed is missing, malformed or implausible; the message names it.
     UnreadableImage
         If a file is damaged.
+    UsageError
+        If the weight is no number above 0.
     """
+    if weight_kg is not None and not (math.isfinite(weight_kg) and weight_kg > 0):
+        raise UsageError(f"weight_kg must be a number above 0; got {weight_kg}")
     path = files[0]
-    tags = read_tags(path, _SERIES_TAGS)
-    slices = [(file, read_tags(file, _SLICE_TAGS)) for file in files]
-    if tags.get("Modality") != "PT":
-        raise UnsupportedUnits(f"{path}: SUV needs a PET series; Modality is {tags.get('Modality')!r}")
-    units = {str(header.get("Units", "")) for _, header in slices}
+    with lenient_parsing():
+        tags = read_header(path, _SERIES_TAGS).tags
+        slices = [(file, read_header(file, _SLICE_TAGS).tags) for file in files]
+        return _series_scale(tags, slices, path, weight_kg)
+
+
+_Slices = Sequence[tuple[Path, Dataset]]
+
+
+def _series_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
+    if (modality := text_tag(tags, "Modality", path)) != "PT":
+        raise UnsupportedUnits(f"{path}: SUV needs a PET series; Modality is {modality!r}")
+    units = {text_tag(header, "Units", file) for file, header in slices}
     if units == {"GML"}:
         _check_body_weight_suv(tags, path)
         return SuvScale(1.0, None)
+    if units == {"CNTS"}:
+        return _philips_scale(tags, slices, path, weight_kg)
+    if units == {""}:
+        raise UnsupportedUnits(f"{path}: SUV needs Units, which enhanced PET objects do not have; stored values it has")
     if units != {"BQML"}:
         raise UnsupportedUnits(f"{path}: SUV needs Units BQML or GML in every slice; got {sorted(units)}")
-    return _scale_from_dose(tags, slices, path)
+    return _scale_from_dose(tags, slices, path, weight_kg)
+
+
+def _philips_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
+    """Counts to SUV by the scanner's own factor; to Bq/ml by its other factor where there is none."""
+    to_suv, to_bqml = _philips_factor(tags, 0x00), _philips_factor(tags, 0x09)
+    if to_suv is not None and weight_kg is None:
+        return SuvScale(1.0 / to_suv, f"SUVbw: counts times the Philips factor (7053,1000) = {to_suv:.6g}")
+    if to_bqml is None:
+        raise UnsupportedUnits(
+            f"{path}: SUV needs Units BQML or GML in every slice, or CNTS with a Philips factor (7053,1000) or "
+            "(7053,1009); got CNTS alone"
+        )
+    scale = _scale_from_dose(tags, slices, path, weight_kg)
+    note = f"{scale.note}; Bq/ml are counts times the Philips factor (7053,1009) = {to_bqml:.6g}"
+    return SuvScale(scale.stored_per_suv / to_bqml, note)
+
+
+def _philips_factor(tags: Dataset, element: int) -> float | None:
+    try:
+        factor = float(tags.private_block(0x7053, _PHILIPS)[element].value)
+    except (KeyError, TypeError, ValueError, NotImplementedError):
+        return None
+    return factor if math.isfinite(factor) and factor > 0 else None
 
 
 def _check_body_weight_suv(tags: Dataset, path: Path) -> None:
-    if tags.get("SUVType", "BW") not in ("", None, "BW"):
-        raise UnsupportedUnits(f"{path}: SUV here is by body weight; SUVType is {tags.get('SUVType')!r}")
+    if (kind := text_tag(tags, "SUVType", path)) not in ("", "BW"):
+        raise UnsupportedUnits(f"{path}: SUV here is by body weight; SUVType is {kind!r}")
 
 
-def _scale_from_dose(tags: Dataset, slices: Sequence[tuple[Path, Dataset]], path: Path) -> SuvScale:
+def _scale_from_dose(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
     _check_corrected(tags, path)
     drug = _the_radiopharmaceutical(tags, path)
     dose = _positive(drug, "RadionuclideTotalDose", path)
     if dose < _LOWEST_DOSE_BQ:
         raise UnsupportedUnits(f"{path}: RadionuclideTotalDose must be in Bq; {dose:g} looks like another unit")
-    weight_kg = _positive(tags, "PatientWeight", path)
-    correction = str(tags.get("DecayCorrection", ""))
+    weight, weight_note = _weight(tags, path, weight_kg)
+    correction = text_tag(tags, "DecayCorrection", path)
     if correction == "START":
         dose *= _remaining_share(tags, drug, slices, path)
     elif correction != "ADMIN":
         raise UnsupportedUnits(f"{path}: SUV needs DecayCorrection START or ADMIN; got {correction!r}")
-    bqml_per_suv = dose / (weight_kg * 1000.0)
-    return SuvScale(bqml_per_suv, f"SUVbw: Bq/ml divided by {bqml_per_suv:.6g} (DecayCorrection {correction})")
+    bqml_per_suv = dose / (weight * 1000.0)
+    how = f"DecayCorrection {correction}{weight_note}"
+    return SuvScale(bqml_per_suv, f"SUVbw: Bq/ml divided by {bqml_per_suv:.6g} ({how})")
+
+
+def _weight(tags: Dataset, path: Path, weight_kg: float | None) -> tuple[float, str]:
+    """Kilograms, and a note where they were given instead of read."""
+    if weight_kg is not None:
+        return weight_kg, f", weight given as {weight_kg:g} kg"
+    try:
+        return _positive(tags, "PatientWeight", path), ""
+    except UnsupportedUnits as error:
+        raise UnsupportedUnits(f"{error}. If the weight is known, give it (--weight-kg)") from error
 
 
 def _check_corrected(tags: Dataset, path: Path) -> None:
     """Without decay and attenuation correction, Bq/ml is no uptake; an absent list is left to DecayCorrection."""
-    corrected = tags.get("CorrectedImage") or []
-    applied = {corrected} if isinstance(corrected, str) else set(corrected)
+    applied = set(texts_tag(tags, "CorrectedImage", path))
     if applied and not {"ATTN", "DECY"} <= applied:
         raise UnsupportedUnits(f"{path}: SUV needs CorrectedImage with ATTN and DECY; got {sorted(applied)}")
 
 
 def _the_radiopharmaceutical(tags: Dataset, path: Path) -> Dataset:
-    items = tags.get("RadiopharmaceuticalInformationSequence") or []
+    items = tag_value(tags, "RadiopharmaceuticalInformationSequence", path) or []
     if len(items) != 1:
         raise UnsupportedUnits(
             f"{path}: SUV needs one item in RadiopharmaceuticalInformationSequence; got {len(items)}"
@@ -121,7 +176,7 @@ def _positive(tags: Dataset, keyword: str, path: Path) -> float:
     return value
 
 
-def _remaining_share(tags: Dataset, drug: Dataset, slices: Sequence[tuple[Path, Dataset]], path: Path) -> float:
+def _remaining_share(tags: Dataset, drug: Dataset, slices: _Slices, path: Path) -> float:
     """The share of the dose that is left at the start of the scan."""
     half_life = _positive(drug, "RadionuclideHalfLife", path)
     start = _scan_start(tags, slices, path)
@@ -134,7 +189,7 @@ def _remaining_share(tags: Dataset, drug: Dataset, slices: Sequence[tuple[Path, 
     return float(2.0 ** (-delay / half_life))
 
 
-def _scan_start(tags: Dataset, slices: Sequence[tuple[Path, Dataset]], path: Path) -> datetime:
+def _scan_start(tags: Dataset, slices: _Slices, path: Path) -> datetime:
     """The earlier of series time and first acquisition: a series made again later carries the time of its making."""
     acquired = [_moment(header, "AcquisitionDate", "AcquisitionTime", file) for file, header in slices]
     known = [moment for moment in (*acquired, _moment(tags, "SeriesDate", "SeriesTime", path)) if moment is not None]
@@ -144,7 +199,7 @@ def _scan_start(tags: Dataset, slices: Sequence[tuple[Path, Dataset]], path: Pat
 
 
 def _moment(tags: Dataset, date_keyword: str, time_keyword: str, path: Path) -> datetime | None:
-    date, time = str(tags.get(date_keyword) or ""), str(tags.get(time_keyword) or "")
+    date, time = text_tag(tags, date_keyword, path), text_tag(tags, time_keyword, path)
     if not date or not time:
         return None
     try:
@@ -155,10 +210,10 @@ def _moment(tags: Dataset, date_keyword: str, time_keyword: str, path: Path) -> 
 
 def _injection(tags: Dataset, drug: Dataset, start: datetime, path: Path) -> datetime:
     """When the dose was given: its own date and time, else the last time before the scan that the clock said so."""
-    stamp = str(drug.get("RadiopharmaceuticalStartDateTime") or "")
+    stamp = text_tag(drug, "RadiopharmaceuticalStartDateTime", path)
     if stamp:
-        return _injection_stamp(stamp, str(tags.get("TimezoneOffsetFromUTC") or ""), path)
-    clock = str(drug.get("RadiopharmaceuticalStartTime") or "")
+        return _injection_stamp(stamp, text_tag(tags, "TimezoneOffsetFromUTC", path), path)
+    clock = text_tag(drug, "RadiopharmaceuticalStartTime", path)
     try:
         given = datetime.combine(start.date(), TM(clock))
     except (TypeError, ValueError) as error:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
+
+from medseg.core.volume import Volume
+from medseg.io.scan import load_volume, read_scan
 
 Edit = Callable[[Dataset, int], object]
 
@@ -46,6 +57,58 @@ def write_series(
         paths.append(folder / f"{n_slices - k:03d}")
         dataset.save_as(paths[-1], enforce_file_format=True)
     return paths
+
+
+def one_slice(folder: Path, edit: Edit | None = None) -> Path:
+    """A file with one slice."""
+    return write_series(folder / "series", n_slices=1, edit=edit)[0]
+
+
+def set_tag(keyword: str, value: object, slices: Sequence[int] | None = None) -> Edit:
+    """An edit that sets a tag, or deletes it if the value is None, in all slices or some."""
+
+    def edit(dataset: Dataset, k: int) -> None:
+        if slices is None or k in slices:
+            if value is None:
+                delattr(dataset, keyword)
+            else:
+                setattr(dataset, keyword, value)
+
+    return edit
+
+
+def all_edits(*edits: Edit) -> Edit:
+    """Several edits, one after the other."""
+
+    def edit(dataset: Dataset, k: int) -> None:
+        for each in edits:
+            each(dataset, k)
+
+    return edit
+
+
+def shift_slice(number: int, by: tuple[float, float, float]) -> Edit:
+    """An edit that moves one slice by millimeters (LPS)."""
+
+    def edit(dataset: Dataset, k: int) -> None:
+        if k == number:
+            dataset.ImagePositionPatient = [float(p) + d for p, d in zip(dataset.ImagePositionPatient, by, strict=True)]
+
+    return edit
+
+
+def without_preamble(path: Path, syntax: str) -> Path:
+    """The same file without preamble and file meta information."""
+    dataset = dcmread(path)
+    bare = Dataset()
+    bare.update({element.tag: element for element in dataset})
+    bare.save_as(path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True, enforce_file_format=False)
+    return path
+
+
+def loaded(path: Path, **options: Any) -> Volume:
+    """The volume at a path."""
+    return load_volume(read_scan(path, **options))
 
 
 def expected_affine(
@@ -86,6 +149,7 @@ def _slice(modality: str, pixels: NDArray[np.int16]) -> FileDataset:
     dataset.FrameOfReferenceUID = "1.2.826.0.1.9"
     dataset.PatientName, dataset.PatientID = "CANARY^NAME", "CANARYID"
     dataset.Modality, dataset.SeriesNumber, dataset.SeriesDescription = modality, 3, "thin slices"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.PixelSpacing = [2.0, 1.5]
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"

@@ -2,58 +2,12 @@ from __future__ import annotations
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medseg.errors import UnreadableImage
-from medseg.io.dicom_headers import is_dicom, read_slice_header
-from tests.io.dicom_files import SERIES_UID, STUDY_UID, write_series
-
-
-def one_slice(tmp_path, edit=None):
-    return write_series(tmp_path / "series", n_slices=1, edit=edit)[0]
-
-
-def overwrite(path, old: bytes, new: bytes) -> None:
-    """Replace bytes of a file, so that a value gets there that pydicom would refuse to write."""
-    data = path.read_bytes()
-    assert data.count(old) == 1
-    assert len(old) == len(new)
-    path.write_bytes(data.replace(old, new))
-
-
-def test_header_holds_what_places_a_slice_and_no_identity(tmp_path):
-    header = read_slice_header(one_slice(tmp_path))
-    assert header is not None
-    assert (header.study_uid, header.series_uid) == (STUDY_UID, SERIES_UID)
-    assert (header.modality, header.series_number, header.series_description) == ("CT", "3", "thin slices")
-    assert (header.rows, header.columns, header.n_frames) == (5, 7, 1)
-    assert header.position == (-10.0, -20.0, 30.0)
-    assert header.orientation == (1, 0, 0, 0, 1, 0)
-    assert header.pixel_spacing == (2.0, 1.5)
-    assert "CANARY" not in repr(header)
-
-
-def test_absent_tags_are_none(tmp_path):
-    def strip(dataset, _):
-        del dataset.ImagePositionPatient, dataset.PixelSpacing, dataset.FrameOfReferenceUID
-        dataset.ImageOrientationPatient = None
-
-    header = read_slice_header(one_slice(tmp_path, strip))
-    assert header.position is header.orientation is header.pixel_spacing is header.frame_of_reference_uid is None
-
-
-@pytest.mark.parametrize("modality", ["SEG", "RTDOSE", "PR"])
-def test_derived_objects_are_no_images_even_with_rows(tmp_path, modality):
-    def derive(dataset, _):
-        dataset.Modality = modality
-
-    assert read_slice_header(one_slice(tmp_path, derive)) is None
-
-
-def test_color_screenshot_is_no_image(tmp_path):
-    def color(dataset, _):
-        dataset.SamplesPerPixel = 3
-
-    assert read_slice_header(one_slice(tmp_path, color)) is None
+from medseg.io import dicom_headers
+from medseg.io.dicom_headers import is_dicom, numbers_tag, read_header, read_tags, texts_tag
+from tests.io.dicom_files import one_slice, without_preamble
 
 
 def test_dicom_is_told_by_content(tmp_path):
@@ -69,36 +23,63 @@ def test_file_named_like_dicom_that_is_none_is_refused(tmp_path):
         is_dicom(tmp_path / "a.dcm")
 
 
-@pytest.mark.parametrize("size", [132, 140, 200, 340, 500])
-def test_file_cut_off_within_its_header_is_refused(tmp_path, size):
+def test_hidden_leftovers_named_like_dicom_are_passed_over(tmp_path):
+    (tmp_path / "._a.dcm").write_bytes(b"a Mac's leftover")
+    assert not is_dicom(tmp_path / "._a.dcm")
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_file_without_preamble_and_meta_is_told_by_its_first_element(tmp_path, syntax):
+    path = without_preamble(one_slice(tmp_path), syntax)
+    assert path.read_bytes()[:2] == b"\x08\x00"
+    assert is_dicom(path)
+    header = read_header(path, ["Rows"])
+    assert (header.tags.Rows, header.transfer_syntax) == (5, syntax)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x08\x00", b"\x08\x00" + b"\xff" * 20, b"\x08\x00\x05\x99CS\x00\x00rubbish", b"\x89PNG\r\n\x1a\n" * 30],
+)
+def test_other_files_are_no_dicom(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert not is_dicom(tmp_path / "file")
+
+
+def test_pixels_are_found_where_they_lie(tmp_path):
     path = one_slice(tmp_path)
-    path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UnreadableImage, match="series"):
-        read_slice_header(path)
+    element = read_header(path, ["Rows"]).pixels
+    stored = path.read_bytes()[element.offset : element.offset + element.n_bytes]
+    assert stored == dcmread(path).PixelData
 
 
-@pytest.mark.parametrize("uid", ["StudyInstanceUID", "SeriesInstanceUID"])
-def test_image_without_series_is_refused(tmp_path, uid):
-    def strip(dataset, _):
-        delattr(dataset, uid)
-
-    with pytest.raises(UnreadableImage, match=f"lacks {uid}"):
-        read_slice_header(one_slice(tmp_path, strip))
+def test_only_the_named_tags_are_read(tmp_path):
+    tags = read_tags(one_slice(tmp_path), ["Rows", "Columns"])
+    assert [element.keyword for element in tags] == ["Rows", "Columns"]
+    assert "CANARY" not in str(tags)
 
 
-@pytest.mark.parametrize("spacing", [b"2,0\\1.5", b"2.0\\abc", b"2.0\\inf", b"2.0 1.5"])
-def test_malformed_number_names_its_tag(tmp_path, spacing):
+def test_numbers_and_texts_are_as_stored_and_absent_is_none(tmp_path):
     path = one_slice(tmp_path)
-    overwrite(path, b"2.0\\1.5", spacing)
-    with pytest.raises(UnreadableImage, match="PixelSpacing"):
-        read_slice_header(path)
+    tags = read_tags(path, ["PixelSpacing", "ImageType"])
+    assert numbers_tag(tags, "PixelSpacing", 2, path) == (2.0, 1.5)
+    assert numbers_tag(tags, "SliceThickness", 1, path) is None
+    assert texts_tag(tags, "ImageType", path) == ("ORIGINAL", "PRIMARY", "AXIAL")
+    assert texts_tag(tags, "StackID", path) == ()
 
 
-def test_overlong_values_are_read_without_a_warning(tmp_path):
-    def lengthen(dataset, _):
-        dataset.SeriesDescription = "d" * 64
+def test_numbers_of_another_count_are_refused(tmp_path):
+    path = one_slice(tmp_path)
+    with pytest.raises(UnreadableImage, match=r"PixelSpacing must be 3 finite number\(s\)"):
+        numbers_tag(read_tags(path, ["PixelSpacing"]), "PixelSpacing", 3, path)
 
-    path = one_slice(tmp_path, lengthen)
-    overwrite(path, b"LO\x40\x00" + b"d" * 64, b"SH\x40\x00" + b"d" * 64)  # 64 characters where 16 are allowed
-    assert read_slice_header(path).series_description == "d" * 64
-    assert dcmread(path, stop_before_pixels=True).get_item("SeriesDescription").VR == "SH"
+
+def test_deflated_file_that_swells_beyond_any_image_is_refused(tmp_path, monkeypatch):
+    path = one_slice(tmp_path)
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    assert read_header(path, ["Rows"]).tags.Rows == 5
+    monkeypatch.setattr(dicom_headers, "_MOST_INFLATED_BYTES", 300)
+    with pytest.raises(UnreadableImage, match="inflates to more than"):
+        read_header(path, ["Rows"])

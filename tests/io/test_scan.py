@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from medseg.core.scan import DicomIdentifiers
+from medseg.core.scan import DicomIdentifiers, Scan
 from medseg.errors import (
     AmbiguousSeries,
     ChannelMismatch,
@@ -15,13 +15,20 @@ from medseg.errors import (
     NonFiniteVoxels,
     ScanNotFound,
     UnreadableImage,
-    UnsupportedDimensions,
     UnsupportedUnits,
     UsageError,
 )
 from medseg.io.case_ids import dicom_case_id
 from medseg.io.scan import hash_inputs, load_volume, read_scan
-from tests.io.dicom_files import SERIES_UID, STUDY_UID, add_pet_tags, expected_affine, stored_pixels, write_series
+from tests.io.dicom_files import (
+    SERIES_UID,
+    STUDY_UID,
+    add_pet_tags,
+    expected_affine,
+    set_tag,
+    stored_pixels,
+    write_series,
+)
 from tests.io.nifti_files import AFFINE, save
 
 ARRAY = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
@@ -231,9 +238,29 @@ def test_series_beside_a_nifti_file_must_be_chosen(tmp_path):
     assert read_scan(tmp_path, series=3).format == "dicom"
 
 
-def test_one_slice_is_no_scan(tmp_path):
-    with pytest.raises(UnsupportedDimensions, match="give the folder of its series"):
-        read_scan(write_series(tmp_path)[0])
+def test_one_file_is_a_volume_of_its_own(tmp_path):
+    files = write_series(tmp_path, edit=set_tag("SliceThickness", 2.5))
+    scan = read_scan(files[1])
+    volume = load_volume(scan)
+    assert scan.files == ((files[1],),)
+    assert volume.geometry.spacing == (1.5, 2.0, 2.5)
+    np.testing.assert_array_equal(volume.array[0], stored_pixels(4)[..., 1:2] * 2.0 - 1000.0)
+
+
+def test_scan_that_read_scan_did_not_make_has_no_voxels_to_load(tmp_path):
+    files = write_series(tmp_path)
+    with pytest.raises(UsageError, match="read it with read_scan"):
+        load_volume(Scan("p07", (tuple(files),), "dicom", read_scan(tmp_path).geometry))
+
+
+def test_weight_can_be_given_where_the_series_lacks_it(tmp_path):
+    write_pet(tmp_path, PatientWeight=None)
+    scan = read_scan(tmp_path)
+    with pytest.raises(UnsupportedUnits, match=r"PatientWeight .* give it \(--weight-kg\)"):
+        load_volume(scan, "suv")
+    volume = load_volume(scan, "suv", weight_kg=74.0)
+    np.testing.assert_allclose(volume.array, load_volume(scan).array / 2500.0, rtol=1e-6)
+    assert volume.notes == ("SUVbw: Bq/ml divided by 2500 (DecayCorrection START, weight given as 74 kg)",)
 
 
 def test_path_that_is_no_image_is_refused(tmp_path):

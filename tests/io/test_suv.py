@@ -5,7 +5,7 @@ import json
 import pytest
 from pydicom import config, dcmread
 
-from medseg.errors import UnreadableImage, UnsupportedUnits
+from medseg.errors import UnreadableImage, UnsupportedUnits, UsageError
 from medseg.io.suv import suv_scale
 from tests.io.dicom_files import add_pet_tags, write_series
 
@@ -203,3 +203,47 @@ def test_scale_of_the_synthetic_pet_is_the_published_one(real_data):
     files = sorted((real_data / "dicom" / "pet_synthetic_varslope").iterdir())
     assert dcmread(files[0]).Units == "BQML"
     assert suv_scale(files).stored_per_suv == pytest.approx(truth["Bqml_per_SUV"], rel=1e-12)
+
+
+# counts of a Philips scanner, and a weight that is given
+
+
+def philips(to_suv=None, to_bqml=None):
+    def edit(dataset, drug, _):
+        dataset.Units = "CNTS"
+        block = dataset.private_block(0x7053, "Philips PET Private Group", create=True)
+        for element, factor in ((0x00, to_suv), (0x09, to_bqml)):
+            if factor is not None:
+                block.add_new(element, "DS", str(factor))
+
+    return edit
+
+
+def test_philips_counts_go_by_the_factor_to_suv(tmp_path):
+    found = suv_scale(pet(tmp_path, philips(to_suv=0.0005, to_bqml=2.0)))
+    assert found.stored_per_suv == pytest.approx(2000.0)
+    assert found.note == "SUVbw: counts times the Philips factor (7053,1000) = 0.0005"
+
+
+@pytest.mark.parametrize("to_suv", [None, 0.0])
+def test_philips_counts_without_it_go_by_the_factor_to_activity_and_the_dose(tmp_path, to_suv):
+    found = suv_scale(pet(tmp_path, philips(to_suv=to_suv, to_bqml=2.0)))
+    assert found.stored_per_suv == pytest.approx(1250.0)  # 2500 Bq/ml a unit of SUV, 2 Bq/ml a count
+    assert "(7053,1009) = 2" in found.note
+
+
+def test_counts_without_any_factor_are_refused(tmp_path):
+    with pytest.raises(UnsupportedUnits, match="CNTS alone"):
+        scale(tmp_path, philips())
+
+
+def test_given_weight_goes_before_the_tag_and_is_noted(tmp_path):
+    found = suv_scale(pet(tmp_path), weight_kg=37.0)
+    assert found.stored_per_suv == pytest.approx(5000.0)
+    assert found.note.endswith("(DecayCorrection START, weight given as 37 kg)")
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_given_weight_must_be_above_zero(tmp_path, weight):
+    with pytest.raises(UsageError, match="weight_kg"):
+        suv_scale(pet(tmp_path), weight_kg=weight)

@@ -14,6 +14,7 @@ from medseg.errors import ScanNotFound
 from medseg.io.scan import load_volume, read_scan
 from medseg.transforms.border import geometry_of
 from medseg.transforms.load import LoadScand, MedsegReader
+from tests.io.dicom_files import write_series
 
 
 @pytest.fixture
@@ -54,6 +55,17 @@ def test_several_paths_become_channels(nifti: Path) -> None:
     assert set(loaded) == {"image"}
     through_monai = LoadImaged("image", reader=MedsegReader(), ensure_channel_first=True)({"image": [nifti, nifti]})
     np.testing.assert_array_equal(np.asarray(through_monai["image"]), np.asarray(loaded["image"]))
+
+
+@pytest.mark.parametrize("step", [(0.0, 0.0, 3.0), (0.3, 0.8, 3.0)], ids=["straight", "sheared"])
+def test_dicom_series_loads_through_both_doors(tmp_path: Path, step: tuple[float, float, float]) -> None:
+    write_series(tmp_path, step=step)
+    volume = load_volume(read_scan(tmp_path))
+    ours = LoadScand("image")({"image": tmp_path})["image"]
+    monai = LoadImaged("image", reader=MedsegReader(), ensure_channel_first=True)({"image": tmp_path})["image"]
+    for tensor in (ours, monai):
+        np.testing.assert_array_equal(np.asarray(tensor.as_tensor()), volume.array)
+        np.testing.assert_allclose(geometry_of(tensor).affine, volume.geometry.affine, atol=1e-9)
 
 
 def test_missing_file_is_named() -> None:
