@@ -12,6 +12,7 @@ from medseg.core.result import CaseResult
 from medseg.core.scan import Scan
 from medseg.core.volume import Volume
 from medseg.io.atomic import atomic_folder, check_output_folder
+from medseg.io.identifiers import read_identifiers
 from medseg.io.json_files import write_json
 from medseg.io.nifti import write_labels, write_volume
 from medseg.io.scan import hash_inputs, load_volume
@@ -90,7 +91,12 @@ def segment_case(
 
 
 def write_case(
-    result: CaseResult, folder: str | Path, *, overwrite: bool = False, save_probability: bool = False
+    result: CaseResult,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    save_probability: bool = False,
+    keep_identifiers: bool = False,
 ) -> Path:
     """Write the files of one case; all of them or none.
 
@@ -107,6 +113,9 @@ def write_case(
         Replace a result that is there already.
     save_probability
         Also write the probability of anything but background.
+    keep_identifiers
+        Also write into `result.json` what leads back to the patient's files: patient ID, accession number, study date,
+        UIDs, path. By default nothing identifying is written.
 
     Returns
     -------
@@ -129,7 +138,8 @@ def write_case(
             probability = Volume(result.semantic.probability[None], result.semantic.geometry, ("probability",))
             write_volume(probability, draft / _PROBABILITY_FILE)
         write_table(result.table, draft / "lesions.csv")
-        write_json(_summary(result), draft / "result.json")
+        identifiers = {"identifiers": read_identifiers(result.scan)} if keep_identifiers else {}
+        write_json({**_summary(result), **identifiers}, draft / "result.json")
         write_case_page(result, draft / "report.html")
     if not save_probability:
         (folder / _PROBABILITY_FILE).unlink(missing_ok=True)  # of the result that was replaced

@@ -47,6 +47,12 @@ _Precision = Annotated[
 _NanAs = Annotated[
     float | None, typer.Option("--nan-as", help="Fill NaN and infinite voxels with this value and record that.")
 ]
+_KeepIdentifiers = Annotated[
+    bool,
+    typer.Option(
+        "--keep-identifiers", help="Write patient ID, study date, UIDs and path of the scan into result.json."
+    ),
+]
 _SaveEvidence = Annotated[bool, typer.Option("--save-evidence", help="Also write probability.nii.gz.")]
 
 
@@ -65,6 +71,7 @@ def segment(
     allow_gaps: AllowGaps = False,
     weight_kg: WeightKg = None,
     save_evidence: _SaveEvidence = False,
+    keep_identifiers: _KeepIdentifiers = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -96,7 +103,13 @@ def segment(
         result = segment_case(
             scan, segmenter, separation=separation, nan_as=nan_as, weight_kg=weight_kg, progress=progress
         )
-        write_case(result, output, overwrite=overwrite, save_probability=save_evidence)
+        write_case(
+            result,
+            output,
+            overwrite=overwrite,
+            save_probability=save_evidence,
+            keep_identifiers=keep_identifiers,
+        )
     if scan.format == "dicom":
         write_salt(output, salt)
     show_notes(result.provenance.notes, quiet=quiet)

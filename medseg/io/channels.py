@@ -33,6 +33,7 @@ __all__ = [
     "file_channel",
     "foreign_file",
     "lost_members",
+    "meant_folder",
     "name_in_folder",
     "read_channel",
     "stack_channel",
@@ -58,6 +59,7 @@ class Channel:
 
 def read_channel(path: Path, series: SeriesChoice, salt: str, allow_gaps: bool) -> Channel:
     """The one channel at a path; errors as `medseg.read_scan`."""
+    path = meant_folder(path)
     if os.path.isdir(path):  # Path.is_dir fails for names too long
         return _channel_in_folder(path, series, salt, allow_gaps)
     check_plain_file(path, "a volume file, an archive or a folder")
@@ -70,6 +72,11 @@ def read_channel(path: Path, series: SeriesChoice, salt: str, allow_gaps: bool) 
     if is_archive(path):
         return _channel_in_archive(path, series, salt, allow_gaps)
     raise foreign_file(path)
+
+
+def meant_folder(path: Path) -> Path:
+    """The folder of a DICOMDIR, which is only a list of its files; any other path itself."""
+    return path.parent if path.name.upper() == "DICOMDIR" and os.path.isfile(path) else path
 
 
 def foreign_file(path: Path) -> UnreadableImage:

@@ -13,7 +13,15 @@ from medseg.core.found import FoundScan
 from medseg.core.scan import Scan
 from medseg.errors import AmbiguousSeries, MedsegError, ScanError, ScanNotFound, UnreadableImage
 from medseg.io.archive import is_archive, unpack_until_exit
-from medseg.io.channels import Channel, file_channel, foreign_file, lost_members, name_in_folder, stack_channel
+from medseg.io.channels import (
+    Channel,
+    file_channel,
+    foreign_file,
+    lost_members,
+    meant_folder,
+    name_in_folder,
+    stack_channel,
+)
 from medseg.io.dicom_frames import NoImage
 from medseg.io.dicom_grid import order_frames
 from medseg.io.dicom_series import (
@@ -132,7 +140,8 @@ class _Place:
         return self.path != self.listing.folder
 
 
-def _look(path: Path) -> _Place:
+def _look(named: Path) -> _Place:
+    path = meant_folder(named)
     if path.is_dir():
         return _look_into(path, path)
     if not path.exists():

@@ -197,3 +197,10 @@ def test_an_archive_is_looked_into_like_a_folder(tmp_path):
     dicom, nifti = list_scans(tmp_path / "case.zip")
     assert dicom.path == tmp_path / "case.zip"
     assert nifti.path == tmp_path / "case.zip" / "b" / "scan.nii.gz"
+
+
+def test_a_dicomdir_stands_for_its_folder(tmp_path):
+    write_series(tmp_path / "a")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert [found.n_slices for found in list_scans(tmp_path / "DICOMDIR") if found.is_readable] == [4]
+    assert read_scan(tmp_path / "DICOMDIR", series="3").geometry.shape[2] == 4
