@@ -125,6 +125,12 @@ class Geometry:
         indices: NDArray[np.float64] = np.asarray(points, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
         return indices
 
+    def cropped(self, low: Sequence[int], high: Sequence[int]) -> Geometry:
+        """The grid of the voxels from `low` up to and without `high`, each (3,) voxel indices; positions stay."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_world(low)
+        return Geometry((high[0] - low[0], high[1] - low[1], high[2] - low[2]), affine)
+
     def largest_displacement_mm(self, other: Geometry) -> float:
         """Millimeters by which the two affines disagree at the worst corner of this grid."""
         corners = np.array(list(product(*((0, n - 1) for n in self.shape))), dtype=np.float64)

@@ -32,6 +32,7 @@ __all__ = [
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
@@ -71,24 +72,35 @@ class ChannelPlan(_Part):
 
 
 class NetworkPlan(_Part):
-    """The 3-D U-Net: filters a level, strides between levels, residual units, normalization, dropout."""
+    """The 3-D U-Net: filters a level, strides between levels, residual units, normalization, dropout.
 
-    kind: Literal["unet"] = "unet"
+    `kind` "unet" halves the grid before its first level's features, "segresnet" keeps full resolution there.
+    `residual_units` is one number for all levels; "segresnet" also takes one a level of the contracting path. With
+    several `members`, as many networks are trained from different seeds and their logits averaged.
+    """
+
+    kind: Literal["unet", "segresnet"] = "unet"
     filters: tuple[PositiveInt, ...] = (16, 32, 64, 128)
     strides: tuple[PositiveInt | Triple, ...] = (2, 2, 2)
-    residual_units: PositiveInt = 2
+    residual_units: PositiveInt | tuple[PositiveInt, ...] = 2
     norm: Literal["instance", "batch"] = "instance"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    members: PositiveInt = 1
 
 
 class InferencePlan(_Part):
-    """How windows are laid over a scan: patch in voxels, overlap 0..1, blend, windows a batch, mirrored axes."""
+    """How windows are laid over a scan: patch in voxels, overlap 0..1, blend, windows a batch, mirrored axes.
+
+    Where a scan is smaller than the patch, the window shrinks to it, rounded up to what the network divides by. What
+    the network marks counts only where the first channel reaches `least_peak`, in its stored unit, somewhere in it.
+    """
 
     patch_size: Triple
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     blend: Literal["gaussian", "constant"] = "gaussian"
     windows_per_batch: PositiveInt = 4
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
+    least_peak: float | None = None
 
 
 class SeparationPlan(_Part):
@@ -107,15 +119,21 @@ class SeparationPlan(_Part):
 
 
 class TrainingPlan(_Part):
-    """How the network was or will be trained."""
+    """How the network was or will be trained.
 
-    steps: PositiveInt = 1500
+    Of the samples, `phantom_share` are phantoms; of the others, `crop_share` are cut to a random part of their scan.
+    Windows of scans larger than the patch are centered on a lesion with the chance `foreground_share`.
+    """
+
+    steps: PositiveInt = 800
     batch_size: PositiveInt = 2
     learning_rate: Positive = 2e-3
-    weight_decay: NotNegative = 1e-4
+    weight_decay: NotNegative = 1e-2
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.67
+    foreground_share: Share = 0.67
+    crop_share: Share = 0.0
+    phantom_share: Share = 0.0
     checkpoint_every: PositiveInt = 200
     seed: int = 0
 

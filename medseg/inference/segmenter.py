@@ -16,7 +16,9 @@ from medseg.core.volume import Units, Volume
 from medseg.errors import ChannelMismatch
 from medseg.inference.device import Precision, place, resolve_device, resolve_precision
 from medseg.inference.export import softmax, to_scan_grid
+from medseg.inference.peaks import without_faint
 from medseg.inference.sliding_window import predict_logits, predict_with_fallback
+from medseg.networks.build import smallest_divisor
 from medseg.transforms.border import geometry_of
 from medseg.transforms.keys import IMAGE
 from medseg.transforms.preprocess import network_input
@@ -109,7 +111,12 @@ class Segmenter:
         with monitor.stage("export"):
             probabilities = softmax(logits.numpy())
             semantic = to_scan_grid(probabilities, grid, volume.geometry, self.plan.labels)
-        return semantic, (() if note is None else (note,))
+            semantic, faint = self._checked_peaks(semantic, volume)
+        return semantic, tuple(told for told in (note, faint) if told is not None)
+
+    def _checked_peaks(self, semantic: SemanticMap, volume: Volume) -> tuple[SemanticMap, str | None]:
+        least_peak = self.plan.inference.least_peak
+        return (semantic, None) if least_peak is None else without_faint(semantic, volume, least_peak)
 
     def check_channels(self, n_channels: int) -> None:
         """Refuse another number of channels than the model has: ChannelMismatch."""
@@ -126,7 +133,15 @@ class Segmenter:
             network = self._network if same else place(self._network, device)
             precision = self.precision if same else resolve_precision("auto", device)
             try:
-                return predict_logits(network, image, inference, device=device, precision=precision, monitor=monitor)
+                return predict_logits(
+                    network,
+                    image,
+                    inference,
+                    divisor=smallest_divisor(self.plan.network),
+                    device=device,
+                    precision=precision,
+                    monitor=monitor,
+                )
             finally:
                 if not same:
                     place(self._network, self.device)

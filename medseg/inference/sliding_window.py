@@ -7,7 +7,8 @@ windows, keeps the result on the CPU, and goes on with smaller batches, then on 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.data.utils import dense_patch_slices
@@ -19,19 +20,22 @@ from medseg.core.plan import InferencePlan
 from medseg.inference.augmentation import mirrored
 from medseg.inference.device import Precision, autocast, place_input
 
-__all__ = ["count_windows", "predict_logits", "predict_with_fallback"]
+__all__ = ["count_windows", "predict_logits", "predict_with_fallback", "window_for"]
 
 logger = logging.getLogger(__name__)
 
 
-def count_windows(shape: tuple[int, int, int], plan: InferencePlan) -> int:
-    """Number of windows that cover a grid (I, J, K); a window larger than the grid counts once."""
-    padded = [max(n, side) for n, side in zip(shape, plan.patch_size, strict=True)]
-    steps = [
-        max(int(side * (1 - plan.overlap)), 1) if n != side else side
-        for n, side in zip(padded, plan.patch_size, strict=True)
-    ]
-    return len(dense_patch_slices(padded, plan.patch_size, steps))
+def count_windows(shape: Sequence[int], window: Sequence[int], overlap: float) -> int:
+    """Number of windows (voxels a side, overlap 0..1) that cover a grid (I, J, K); one larger than it counts once."""
+    padded = [max(n, side) for n, side in zip(shape, window, strict=True)]
+    steps = [max(int(side * (1 - overlap)), 1) if n != side else side for n, side in zip(padded, window, strict=True)]
+    return len(dense_patch_slices(padded, window, steps))
+
+
+def window_for(shape: Sequence[int], patch_size: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:
+    """The window for a grid (I, J, K): the patch, shrunk along each axis to the grid rounded up to the divisor."""
+    i, j, k = (min(p, math.ceil(n / d) * d) for n, p, d in zip(shape, patch_size, divisor, strict=True))
+    return (i, j, k)
 
 
 def predict_logits(
@@ -39,6 +43,7 @@ def predict_logits(
     image: torch.Tensor,
     plan: InferencePlan,
     *,
+    divisor: Sequence[int],
     device: torch.device,
     precision: Precision,
     monitor: Monitor,
@@ -53,6 +58,8 @@ def predict_logits(
         (C, I, J, K) float32 on the CPU: network grid and intensities.
     plan
         Windows, overlap, blend, mirrored axes.
+    divisor
+        What each side of a window must be divisible by.
     device, precision
         Where and how the network runs; windows are blended in float32 on the CPU.
     monitor
@@ -62,8 +69,8 @@ def predict_logits(
     -------
     (N, I, J, K) float32 on the CPU.
     """
-    i, j, k = image.shape[1:]
-    monitor.expect(count_windows((i, j, k), plan))
+    window = window_for(image.shape[1:], plan.patch_size, divisor)
+    monitor.expect(count_windows(image.shape[1:], window, plan.overlap))
     predict = mirrored(network, plan.mirror_axes)
 
     def predict_windows(windows: torch.Tensor) -> torch.Tensor:
@@ -75,7 +82,7 @@ def predict_logits(
     with torch.inference_mode():
         logits = sliding_window_inference(
             inputs=_pinned(image[None], device),
-            roi_size=plan.patch_size,
+            roi_size=window,
             sw_batch_size=plan.windows_per_batch,
             predictor=predict_windows,
             overlap=plan.overlap,

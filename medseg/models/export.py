@@ -17,8 +17,7 @@ from medseg.core.plan import IntensityPlan, Plan
 from medseg.io.atomic import atomic_folder
 from medseg.io.json_files import write_json
 from medseg.models.bundle import INFERENCE_PATH, METADATA_PATH, MODEL_CARD_PATH, PLAN_PATH, WEIGHTS_PATH
-from medseg.networks.build import smallest_divisor
-from medseg.networks.unet import unet_arguments
+from medseg.networks.build import monai_network, smallest_divisor
 
 __all__ = ["inference_config", "metadata", "write_bundle"]
 
@@ -122,13 +121,13 @@ def metadata(
 def inference_config(plan: Plan) -> dict[str, Any]:
     """What `configs/inference.json` holds: the plan in the words of MONAI's bundle language."""
     return {
-        "imports": ["$import glob", "$import torch"],
+        "imports": ["$import glob", "$import monai", "$import torch"],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         "dataset_dir": "$@bundle_root + '/data'",
         "datalist": "$list(sorted(glob.glob(@dataset_dir + '/*.nii.gz')))",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": {"_target_": "UNet", **_unet(plan)},
+        **_network(plan),
         "network": "$@network_def.to(@device)",
         "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(plan)},
         "dataset": {
@@ -143,13 +142,9 @@ def inference_config(plan: Plan) -> dict[str, Any]:
             "shuffle": False,
             "num_workers": 0,
         },
-        "inferer": {
-            "_target_": "SlidingWindowInferer",
-            "roi_size": list(plan.inference.patch_size),
-            "sw_batch_size": plan.inference.windows_per_batch,
-            "overlap": plan.inference.overlap,
-            "mode": plan.inference.blend,
-        },
+        "patch_size": list(plan.inference.patch_size),
+        "divisor": list(smallest_divisor(plan.network)),
+        "inferer": _inferer(plan),
         "postprocessing": {"_target_": "Compose", "transforms": _postprocessing()},
         "handlers": _handlers(),
         "evaluator": {
@@ -178,8 +173,24 @@ def _handlers() -> list[dict[str, Any]]:
     ]
 
 
-def _unet(plan: Plan) -> dict[str, Any]:
-    return unet_arguments(plan.network, n_inputs=len(plan.channels), n_outputs=plan.labels.highest + 1)
+def _network(plan: Plan) -> dict[str, Any]:
+    """The network; several members as an expression, because MONAI has no module that averages."""
+    members = [monai_network(plan) for _ in range(plan.network.members)]
+    if len(members) == 1:
+        return {"network_def": members[0]}
+    mean = "lambda self, image: sum(member(image) for member in self) / len(self)"
+    expression = f"$type('MeanOfNetworks', (torch.nn.ModuleList,), {{'forward': {mean}}})(@members)"
+    return {"members": members, "network_def": expression}
+
+
+def _inferer(plan: Plan) -> str:
+    """An inferer as an expression: MONAI's own has one window for all scans, here it shrinks to a smaller scan."""
+    inference = plan.inference
+    return (
+        "$lambda inputs, network, *args, **kwargs: monai.inferers.sliding_window_inference("
+        "inputs, [min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)], "
+        f"{inference.windows_per_batch}, network, overlap={inference.overlap!r}, mode={inference.blend!r})"
+    )
 
 
 def _preprocessing(plan: Plan) -> list[dict[str, Any]]:

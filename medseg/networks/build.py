@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from torch import nn
 
 from medseg.core.plan import NetworkPlan, Plan
 from medseg.errors import InvalidPlan
-from medseg.networks.unet import unet
+from medseg.networks.ensemble import MeanOfNetworks
+from medseg.networks.segresnet import segresnet, segresnet_arguments
+from medseg.networks.unet import unet, unet_arguments
 
-__all__ = ["build_network", "smallest_divisor"]
+__all__ = ["build_member", "build_network", "monai_network", "smallest_divisor"]
 
 
 def build_network(plan: Plan) -> nn.Module:
@@ -22,7 +25,22 @@ def build_network(plan: Plan) -> nn.Module:
         If filters and strides do not go together, or the patch cannot be halved as often as the network does.
     """
     _check(plan)
-    return unet(plan.network, n_inputs=len(plan.channels), n_outputs=plan.labels.highest + 1)
+    members = [build_member(plan) for _ in range(plan.network.members)]
+    return members[0] if len(members) == 1 else MeanOfNetworks(members)
+
+
+def build_member(plan: Plan) -> nn.Module:
+    """One network of those that a plan's model is the mean of."""
+    build = segresnet if plan.network.kind == "segresnet" else unet
+    return build(plan.network, n_inputs=len(plan.channels), n_outputs=plan.labels.highest + 1)
+
+
+def monai_network(plan: Plan) -> dict[str, Any]:
+    """One member in MONAI's bundle language: its class as `_target_`, and its arguments."""
+    sizes = {"n_inputs": len(plan.channels), "n_outputs": plan.labels.highest + 1}
+    if plan.network.kind == "segresnet":
+        return {"_target_": "SegResNet", **segresnet_arguments(plan.network, **sizes)}
+    return {"_target_": "UNet", **unet_arguments(plan.network, **sizes)}
 
 
 def smallest_divisor(plan: NetworkPlan) -> tuple[int, int, int]:

@@ -16,12 +16,21 @@ from monai.networks.nets import UNet
 from torch import nn
 
 from medseg.core.plan import NetworkPlan
+from medseg.errors import InvalidPlan
 
 __all__ = ["unet", "unet_arguments"]
 
 
 def unet_arguments(plan: NetworkPlan, n_inputs: int, n_outputs: int) -> dict[str, Any]:
-    """The arguments of `monai.networks.nets.UNet`, as plain JSON values."""
+    """The arguments of `monai.networks.nets.UNet`, as plain JSON values.
+
+    Raises
+    ------
+    InvalidPlan
+        If residual units are given one a level.
+    """
+    if not isinstance(plan.residual_units, int):
+        raise InvalidPlan(f"a unet has one number of residual_units for all levels; got {plan.residual_units}")
     return {
         "spatial_dims": 3,
         "in_channels": n_inputs,

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from medseg.core.lesions import LesionMap
 from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan, SeparationPlan
+from medseg.core.volume import Volume
 from medseg.errors import TrainingError
 from medseg.evaluation.cohort import Interval, bootstrap_mean
 from medseg.inference.segmenter import Segmenter
@@ -20,20 +22,23 @@ from medseg.io.scan import load_volume
 from medseg.lesions.separate import separate_lesions
 from medseg.metrics.overlap import dice
 from medseg.networks.build import build_network
-from medseg.training.datasets import LabelledCase, TrainingCase
+from medseg.training.datasets import LabelledCase
 from medseg.training.loop import fit
+from medseg.transforms.augment import TrainingCase
 
 __all__ = ["CaseScore", "CrossValidation", "fold_numbers", "run_fold", "summarize"]
 
+_LEAST_MARGIN = 0.1  # share of a margin that a patient cut anew keeps at least
 _FOUND_OVERLAP = 0.5  # share of a reference lesion's voxels that must be predicted for it to count as found
 
 
 class CaseScore(BaseModel):
     """How one held-out patient went.
 
-    `n_found` counts reference lesions of which at least half of the voxels were predicted; `n_false` counts predicted
-    lesions that touch no reference voxel. Reference lesions are 26-connected components; predicted ones come
-    apart as the plan says.
+    `dice_recut` is the Dice of the same patient cut anew, with each margin around the lesions at a random share of
+    what it was: a network that leans on where a scan ends does worse there. `n_found` counts reference lesions of
+    which at least half of the voxels were predicted; `n_false` counts predicted lesions that touch no reference
+    voxel. Reference lesions are 26-connected components; predicted ones come apart as the plan says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +46,7 @@ class CaseScore(BaseModel):
     case_id: str
     fold: int
     dice: float | None
+    dice_recut: float | None
     reference_ml: float
     predicted_ml: float
     n_reference: int
@@ -62,6 +68,7 @@ class CrossValidation(BaseModel):
     n_folds: int
     plan_sha256: str
     dice: Interval
+    dice_recut: Interval
     absolute_volume_error_ml: Interval
     absolute_relative_volume_error: Interval
     sensitivity: float
@@ -120,14 +127,14 @@ def run_fold(
 
 def summarize(scores: Sequence[CaseScore], plan: Plan) -> CrossValidation:
     """Means and intervals over all held-out patients."""
-    dices = [score.dice for score in scores if score.dice is not None]
     with_lesion = [score for score in scores if score.reference_ml > 0]
     n_reference = sum(score.n_reference for score in scores)
     n_found = sum(score.n_found for score in scores)
     return CrossValidation(
         n_folds=len({score.fold for score in scores}),
         plan_sha256=plan.sha256,
-        dice=bootstrap_mean(dices),
+        dice=bootstrap_mean([score.dice for score in scores if score.dice is not None]),
+        dice_recut=bootstrap_mean([score.dice_recut for score in scores if score.dice_recut is not None]),
         absolute_volume_error_ml=bootstrap_mean([abs(score.volume_error_ml) for score in scores]),
         absolute_relative_volume_error=bootstrap_mean(
             [abs(score.volume_error_ml) / score.reference_ml for score in with_lesion]
@@ -148,14 +155,17 @@ class _FoldScores(BaseModel):
 
 
 def _score(case: LabelledCase, fold: int, segmenter: Segmenter) -> CaseScore:
-    semantic, _ = segmenter.segment(load_volume(case.scan, units=segmenter.units))
+    volume = load_volume(case.scan, units=segmenter.units)
+    semantic, _ = segmenter.segment(volume)
     predicted = separate_lesions(semantic, segmenter.plan.separation)
     reference = separate_lesions(case.reference, SeparationPlan(method="components"))
+    recut, recut_reference = _recut(volume, case.reference.array > 0, case.case_id)
     voxel_ml = case.scan.geometry.voxel_volume_ml
     return CaseScore(
         case_id=case.case_id,
         fold=fold,
         dice=dice(predicted.array > 0, reference.array > 0),
+        dice_recut=dice(segmenter.segment(recut)[0].array > 0, recut_reference),
         reference_ml=float(np.count_nonzero(reference.array) * voxel_ml),
         predicted_ml=float(np.count_nonzero(predicted.array) * voxel_ml),
         n_reference=reference.n_lesions,
@@ -163,6 +173,21 @@ def _score(case: LabelledCase, fold: int, segmenter: Segmenter) -> CaseScore:
         n_predicted=predicted.n_lesions,
         n_false=predicted.n_lesions - _n_covered(predicted, reference, 0.0),
     )
+
+
+def _recut(volume: Volume, reference: NDArray[np.bool_], case_id: str) -> tuple[Volume, NDArray[np.bool_]]:
+    """The same patient with margins of a random share of what they were, drawn from the case's name."""
+    inside = np.argwhere(reference)
+    if not inside.size:
+        return volume, reference
+    rng = np.random.default_rng(list(case_id.encode()))
+    kept = rng.uniform(_LEAST_MARGIN, 1.0, (2, 3))
+    shape = np.array(reference.shape)
+    low = np.floor(inside.min(axis=0) * (1 - kept[0])).astype(int)
+    high = shape - np.floor((shape - 1 - inside.max(axis=0)) * (1 - kept[1])).astype(int)
+    part = tuple(slice(start, stop) for start, stop in zip(low.tolist(), high.tolist(), strict=True))
+    grid = volume.geometry.cropped(low.tolist(), high.tolist())
+    return Volume(volume.array[:, *part], grid, volume.channels), reference[part]
 
 
 def _n_covered(lesions: LesionMap, by: LesionMap, share: float) -> int:

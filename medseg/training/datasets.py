@@ -13,17 +13,21 @@ from medseg.core.geometry import Geometry
 from medseg.core.plan import Plan
 from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
+from medseg.core.volume import Volume
 from medseg.errors import GridMismatch
 from medseg.io.label_files import read_semantic
 from medseg.io.manifest import DataManifest, ManifestCase, verify_case
 from medseg.io.resample import resample_linear
 from medseg.io.scan import read_scan
-from medseg.transforms.augment import draw_patch, training_augmentation
+from medseg.networks.build import smallest_divisor
+from medseg.transforms.augment import TrainingCase, draw_sample
 from medseg.transforms.border import geometry_of
-from medseg.transforms.keys import IMAGE, LABEL
+from medseg.transforms.keys import IMAGE
 from medseg.transforms.preprocess import network_input
 
-__all__ = ["LabelledCase", "TrainingCase", "batches", "load_case", "read_cases"]
+__all__ = ["Batch", "LabelledCase", "batches", "load_case", "read_cases", "training_case"]
+
+Batch = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +38,6 @@ class LabelledCase:
     scan: Scan
     reference: SemanticMap
     fold: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingCase:
-    """A case as the network sees it: image (C, I, J, K) float32 and label (1, I, J, K) float32 class numbers."""
-
-    case_id: str
-    image: torch.Tensor
-    label: torch.Tensor
 
 
 def read_cases(manifest: DataManifest, root: Path) -> list[LabelledCase]:
@@ -71,10 +66,16 @@ def _read_case(case: ManifestCase, manifest: DataManifest, root: Path) -> Labell
 
 
 def load_case(case: LabelledCase, plan: Plan) -> TrainingCase:
-    """Bring a case onto the network's grid; the reference by the most probable class of interpolated one-hot maps."""
-    image = network_input(plan)({IMAGE: case.scan})[IMAGE]
-    label = _resampled_classes(case.reference, geometry_of(image), plan.labels.highest + 1)
-    return TrainingCase(case.case_id, image.as_tensor(), label)
+    """Bring a case onto the network's grid, as `training_case` does."""
+    return training_case(case.case_id, case.scan, case.reference, plan)
+
+
+def training_case(case_id: str, source: Scan | Volume, reference: SemanticMap, plan: Plan) -> TrainingCase:
+    """Bring a scan and its reference onto the network's grid; classes by the most probable of interpolated one-hots."""
+    image = network_input(plan)({IMAGE: source})[IMAGE]
+    grid = geometry_of(image)
+    label = _resampled_classes(reference, grid, plan.labels.highest + 1)
+    return TrainingCase(case_id, image.as_tensor(), label, grid.spacing)
 
 
 def _resampled_classes(reference: SemanticMap, grid: Geometry, n_classes: int) -> torch.Tensor:
@@ -83,33 +84,38 @@ def _resampled_classes(reference: SemanticMap, grid: Geometry, n_classes: int) -
     return torch.from_numpy(classes[None].astype(np.float32))
 
 
-def batches(cases: Sequence[TrainingCase], plan: Plan, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches from a step on: images (B, C, *patch) and labels (B, 1, *patch).
+def batches(
+    cases: Sequence[TrainingCase], phantoms: Sequence[TrainingCase], plan: Plan, first_step: int
+) -> Iterator[Batch]:
+    """Endless batches from a step on: a list of samples, each an image (1, C, i, j, k) and a label (1, 1, i, j, k).
 
-    Which case a patch comes from, and how it is drawn, follow from the plan's seed and the step alone, so that a
-    resumed training sees what an uninterrupted one would have seen.
+    Which case a sample comes from, and how it is drawn, follow from the plan's seed and the step alone, so that a
+    resumed training sees what an uninterrupted one would have seen. Samples differ in size, as scans do.
     """
-    augmentation = training_augmentation(plan)
+    divisor = smallest_divisor(plan.network)
     step = first_step
     while True:
-        pairs = [
-            draw_patch(augmentation, {IMAGE: cases[index].image, LABEL: cases[index].label}, seed)
-            for index, seed in _draws(len(cases), plan.training.batch_size, plan.training.seed, step)
-        ]
-        yield torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs])
+        numbers = range(step * plan.training.batch_size, (step + 1) * plan.training.batch_size)
+        yield [_sample(cases, phantoms, plan, divisor, number) for number in numbers]
         step += 1
 
 
-def _draws(n_cases: int, batch_size: int, seed: int, step: int) -> list[tuple[int, int]]:
-    """(case index, sample seed) of each patch in a step; each epoch goes through all cases in a new order."""
-    numbers = range(step * batch_size, (step + 1) * batch_size)
-    return [(_shuffled(n_cases, seed, n // n_cases)[n % n_cases], _sample_seed(seed, n)) for n in numbers]
+def _sample(
+    cases: Sequence[TrainingCase],
+    phantoms: Sequence[TrainingCase],
+    plan: Plan,
+    divisor: tuple[int, int, int],
+    number: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample number n; each epoch goes through all cases in a new order, phantoms come in between by chance."""
+    rng = np.random.default_rng([plan.training.seed, number])
+    if phantoms and rng.random() < plan.training.phantom_share:
+        case = phantoms[int(rng.integers(len(phantoms)))]
+    else:
+        case = cases[_shuffled(len(cases), plan.training.seed, number // len(cases))[number % len(cases)]]
+    return draw_sample(case, plan, divisor, int(rng.integers(2**63)))
 
 
 def _shuffled(n_cases: int, seed: int, epoch: int) -> list[int]:
-    order: list[int] = np.random.default_rng([seed, epoch]).permutation(n_cases).tolist()
+    order: list[int] = np.random.default_rng([seed, epoch, n_cases]).permutation(n_cases).tolist()
     return order
-
-
-def _sample_seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,10 +22,13 @@ from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan, TrainingPlan
 from medseg.errors import TrainingError
 from medseg.inference.device import Precision, autocast, place, place_input
-from medseg.networks.build import build_network
+from medseg.networks.build import build_member
+from medseg.networks.ensemble import joined_weights
 from medseg.training.checkpoints import RunState, read_checkpoint, write_checkpoint
-from medseg.training.datasets import TrainingCase, batches
+from medseg.training.datasets import Batch, batches
 from medseg.training.losses import segmentation_loss
+from medseg.training.phantom_cases import phantom_cases
+from medseg.transforms.augment import TrainingCase
 
 __all__ = ["fit", "learning_rate"]
 
@@ -32,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 _GRADIENT_NORM = 12.0  # as nnU-Net clips
 _LOG_EVERY = 50
-Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def learning_rate(step: int, plan: TrainingPlan) -> float:
@@ -50,20 +53,20 @@ def fit(
     resume: bool = False,
     monitor: Monitor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Train a network.
+    """Train a network, or each member of an ensemble in turn.
 
     Parameters
     ----------
     cases
         At least one.
     plan
-        Network, patch, steps, seed.
+        Network, patch, steps, seed; member m of an ensemble takes the seed m above.
     folder
-        Where `checkpoint.pt` and `train.log` (one JSON object a line) go.
+        Where `checkpoint.pt` and `train.log` (one JSON object a line) go; for an ensemble in `member_0`, ...
     device
         Where the network is trained; autocast and channels-last on CUDA.
     resume
-        Go on from the checkpoint in `folder` if there is one.
+        Go on from the checkpoints in `folder` if there are some.
     monitor
         Told of each step.
 
@@ -74,25 +77,51 @@ def fit(
     Raises
     ------
     TrainingError
-        If there is no case, the loss is not finite, or the checkpoint was made with another plan.
+        If there is no case, the loss is not finite, or a checkpoint was made with another plan.
     """
     if not cases:
         raise TrainingError("no case to train on")
     monitor = monitor or Monitor()
+    n_members = plan.network.members
+    monitor.expect(n_members * plan.training.steps)
+    phantoms = phantom_cases(plan)
+    runs = [
+        _Run(cases, phantoms, plan, seed, device) for seed in range(plan.training.seed, plan.training.seed + n_members)
+    ]
+    if n_members == 1:
+        return _fit_member(runs[0], folder, resume, monitor)
+    return joined_weights(
+        [_fit_member(run, folder / f"member_{number}", resume, monitor) for number, run in enumerate(runs)]
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one network is trained on; with the plan's seed as its own."""
+
+    cases: Sequence[TrainingCase]
+    phantoms: Sequence[TrainingCase]
+    plan: Plan
+    seed: int
+    device: torch.device
+
+
+def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict[str, torch.Tensor]:
+    plan = run.plan.model_copy(update={"training": run.plan.training.model_copy(update={"seed": run.seed})})
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
-    state = _fresh_state(plan, device)
+    state = _fresh_state(plan, run.device)
     if resume and checkpoint.is_file():
         read_checkpoint(checkpoint, state, plan)
         logger.info("%s: goes on after step %d", folder.name, state.step)
-    monitor.expect(plan.training.steps)
     monitor.advance(state.step)
-    precision = _training_precision(device)
+    precision = _training_precision(run.device)
     loss_function = segmentation_loss()
     with (folder / "train.log").open("a" if resume else "w", encoding="utf-8") as log:
         window = _LossWindow()
-        for batch in _ahead(batches(cases, plan, state.step), plan.training.steps - state.step):
-            loss = _step(state, batch, plan.training, loss_function, device, precision)
+        source = batches(run.cases, run.phantoms, plan, state.step)
+        for batch in _ahead(source, plan.training.steps - state.step):
+            loss = _step(state, batch, plan.training, loss_function, run.device, precision)
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss is {loss} at step {state.step}; try a lower learning rate")
             window.add(loss)
@@ -107,7 +136,7 @@ def fit(
 
 def _fresh_state(plan: Plan, device: torch.device) -> RunState:
     torch.manual_seed(plan.training.seed)
-    network = place(build_network(plan), device)
+    network = place(build_member(plan), device)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=plan.training.learning_rate, weight_decay=plan.training.weight_decay
     )
@@ -125,17 +154,19 @@ def _step(
     torch.manual_seed(plan.seed + state.step)  # dropout follows from the step, also after a resume
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, plan)
-    images, labels = place_input(batch[0], device), batch[1].to(device, non_blocking=True)
-    with autocast(device, precision):
-        logits = state.network(images)
-    loss: torch.Tensor = loss_function(logits, labels)
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    total = 0.0
+    for image, label in batch:  # one by one, as they differ in size; the gradients add up
+        with autocast(device, precision):
+            logits = state.network(place_input(image, device))
+        loss: torch.Tensor = loss_function(logits, label.to(device, non_blocking=True)) / len(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.item())
     nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
     state.optimizer.step()
     state.step += 1
     _update_average(state, plan.ema_decay)
-    return float(loss.item())
+    return total
 
 
 @torch.no_grad()
@@ -150,8 +181,11 @@ def _update_average(state: RunState, decay: float) -> None:
 
 
 def _training_precision(device: torch.device) -> Precision:
-    """bfloat16 on cards that have it; float16 would need loss scaling, and on CPU half precision is not faster."""
-    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    """bfloat16 where the hardware multiplies it, a quarter of the time; float16 would need loss scaling."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
 
 
 def _ahead(source: Iterator[Batch], n: int) -> Iterator[Batch]:

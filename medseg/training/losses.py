@@ -10,15 +10,16 @@ __all__ = ["segmentation_loss"]
 
 
 def segmentation_loss() -> nn.Module:
-    """Soft Dice over the batch, without background, plus cross entropy, each with weight 1.
+    """Soft Dice of each sample, without background, plus cross entropy, each with weight 1.
 
-    Takes logits (B, N, I, J, K) and class numbers (B, 1, I, J, K).
+    Dice over a whole batch would let a large lesion in one sample outweigh a small one in another. Takes logits
+    (B, N, I, J, K) and class numbers (B, 1, I, J, K).
 
     References
     ----------
     Milletari et al., V-Net, 3DV 2016 (Dice loss); Isensee et al., nnU-Net, Nature Methods 2021 (the sum).
     """
-    loss: nn.Module = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
+    loss: nn.Module = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, smooth_nr=1.0, smooth_dr=1.0)
     return _Float32Loss(loss)
 
 

@@ -9,6 +9,7 @@ from medseg.training.cross_validation import CaseScore, CrossValidation
 __all__ = ["model_card"]
 
 _POOR_DICE = 0.7
+_NETWORK_NAMES = {"unet": "3-D U-Net", "segresnet": "3-D U-Net of pre-activation residual blocks (SegResNet)"}
 
 
 def model_card(plan: Plan, data: DataManifest, validation: CrossValidation | None) -> str:
@@ -40,14 +41,24 @@ def _data_text(data: DataManifest) -> str:
 def _training_text(plan: Plan) -> str:
     network, training = plan.network, plan.training
     grid = "its own grid" if plan.spacing_mm is None else " x ".join(f"{s:g}" for s in plan.spacing_mm) + " mm"
+    members = f"The mean of {network.members} networks, each a " if network.members > 1 else ""
     return (
-        f"3-D U-Net with {', '.join(map(str, network.filters))} filters, {network.residual_units} residual units a "
-        f"level, {network.norm} normalization. Scans are brought to {plan.orientation} orientation and {grid}; windows "
+        f"{members}{_NETWORK_NAMES[network.kind]} with {', '.join(map(str, network.filters))} filters, {_units(plan)}, "
+        f"{network.norm} normalization. Scans are brought to {plan.orientation} orientation and {grid}; windows "
         f"of {' x '.join(map(str, plan.inference.patch_size))} voxels.\n\n"
-        f"{training.steps} steps of {training.batch_size} patches, AdamW, learning rate {training.learning_rate:g}, "
-        f"Dice and cross-entropy loss, flips, rotations, scalings, intensity changes, noise and blur; the weights are "
-        f"the moving average over the steps (decay {training.ema_decay:g}). Seed {training.seed}."
+        f"{training.steps} steps of {training.batch_size} samples, AdamW, learning rate {training.learning_rate:g}, "
+        f"weight decay {training.weight_decay:g}, Dice and cross-entropy loss, flips, rotations, scalings, intensity "
+        f"changes, noise and blur; {100 * training.crop_share:g} % of the samples are cut to random margins, "
+        f"{100 * training.phantom_share:g} % are synthetic phantoms with several lesions or none; the weights are the "
+        f"moving average over the steps (decay {training.ema_decay:g}). Seed {training.seed}."
     )
+
+
+def _units(plan: Plan) -> str:
+    units = plan.network.residual_units
+    if isinstance(units, int):
+        return f"{units} residual units a level"
+    return f"{', '.join(map(str, units))} residual blocks on the way down"
 
 
 def _worth_text(validation: CrossValidation | None) -> str:
@@ -58,23 +69,26 @@ def _worth_text(validation: CrossValidation | None) -> str:
         f"{validation.n_folds}-fold cross-validation with the same training, each patient scored once by a network "
         "that never saw it; means with 95 % bootstrap intervals over patients:\n\n"
         f"* Dice {validation.dice}\n"
+        f"* Dice {validation.dice_recut} on the same patients cut anew, each margin around the lesions at a random "
+        "share (a tenth to all) of what it was: what the network is worth where a scan's edges say less of where the "
+        "lesion is\n"
         f"* absolute volume error {validation.absolute_volume_error_ml} ml\n"
         f"* absolute volume error relative to the reference {validation.absolute_relative_volume_error}\n"
         f"* lesions found: {validation.n_found} of {validation.n_reference} (found: at least half of its voxels "
         f"predicted); false lesions (touching no reference): {validation.n_false}\n\n"
         "The shipped network is trained on all cases; its own score on them would say nothing and is not given.\n\n"
-        "| case | fold | Dice | reference ml | predicted ml | volume error | found | false lesions |\n"
-        "|---|---|---|---|---|---|---|---|\n"
+        "| case | fold | Dice | Dice, cut anew | reference ml | predicted ml | volume error | found | false lesions |\n"
+        "|---|---|---|---|---|---|---|---|---|\n"
         f"{rows}\n\n### Failures\n\n{_failures(validation)}"
     )
 
 
 def _row(case: CaseScore) -> str:
-    dice = "-" if case.dice is None else f"{case.dice:.3f}"
+    dice, recut = ("-" if value is None else f"{value:.3f}" for value in (case.dice, case.dice_recut))
     error = "-" if case.reference_ml == 0 else f"{100 * case.volume_error_ml / case.reference_ml:+.0f} %"
     return (
-        f"| {case.case_id} | {case.fold} | {dice} | {case.reference_ml:.1f} | {case.predicted_ml:.1f} | {error} "
-        f"| {case.n_found} of {case.n_reference} | {case.n_false} |"
+        f"| {case.case_id} | {case.fold} | {dice} | {recut} | {case.reference_ml:.1f} | {case.predicted_ml:.1f} "
+        f"| {error} | {case.n_found} of {case.n_reference} | {case.n_false} |"
     )
 
 

@@ -8,6 +8,7 @@ clipping at foreground percentiles, mirroring at test time as in training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,10 +31,14 @@ from medseg.training.datasets import LabelledCase
 
 __all__ = ["Fingerprint", "plan_training", "take_fingerprint"]
 
-_PATCH_VOXELS = 48 * 48 * 80  # what one CPU core trains on in about a quarter of a second at batch 2
-_EXTENT_PERCENTILE = 90  # a window that holds nearly every scan whole shows the network all there is around a lesion
+_PATCH_VOXELS = 64 * 64 * 112  # what one CPU core trains on in about half a second
+_EXTENT_PERCENTILE = 100  # a window that holds every scan whole shows the network all there is around a lesion
 _SUV_HIGH = 25.0  # uptake above this adds nothing to knowing that it is tumor
 _SAMPLES_PER_CASE = 2000
+_ROUNDING = 0.1  # of the divisor: a scan may stick out of the window by less than a voxel
+_PHANTOM_SHARE = 0.12
+_LEAST_PEAK_SUV = 1.0  # the uptake of a body that takes up evenly: what stays below takes up nothing of its own
+_MEMBERS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,7 @@ class Fingerprint:
     spacing_mm
         (3,) median voxel spacing in mm along patient x, y, z.
     extent_mm
-        (3,) size in mm along patient x, y, z that nine scans of ten stay within on that axis.
+        (3,) size in mm along patient x, y, z that no scan exceeds.
     foreground
         One array a channel: sampled stored intensities inside the reference lesions.
     """
@@ -73,7 +78,7 @@ def take_fingerprint(cases: Sequence[LabelledCase], manifest: DataManifest) -> F
 
 def plan_training(manifest: DataManifest, fingerprint: Fingerprint) -> Plan:
     """The plan that suits a data set; every field of it can be changed before training."""
-    network = NetworkPlan()
+    network = NetworkPlan(kind="segresnet", filters=(8, 16, 32, 64), residual_units=(1, 2, 2, 4), members=_MEMBERS)
     shape = np.array(fingerprint.extent_mm) / fingerprint.spacing_mm
     return Plan(
         name=manifest.name,
@@ -89,11 +94,20 @@ def plan_training(manifest: DataManifest, fingerprint: Fingerprint) -> Plan:
         labels=manifest.scheme,
         spacing_mm=fingerprint.spacing_mm,
         network=network,
-        inference=InferencePlan(patch_size=_patch(shape, smallest_divisor(network)), mirror_axes=(0, 1, 2)),
+        inference=InferencePlan(
+            patch_size=_patch(shape, smallest_divisor(network)),
+            mirror_axes=(0, 1, 2),
+            least_peak=_LEAST_PEAK_SUV if manifest.channels[0].units == "suv" else None,
+        ),
         # a core that rises less than a voxel above the pass to its neighbor is the grid's doing
         separation=SeparationPlan(h_min_mm=max(fingerprint.spacing_mm)),
-        training=TrainingPlan(),
+        training=TrainingPlan(phantom_share=_PHANTOM_SHARE if _phantoms_suit(manifest) else 0.0),
     )
+
+
+def _phantoms_suit(manifest: DataManifest) -> bool:
+    """Whether PET phantoms look like the cases: one channel in SUV, and one class of lesion."""
+    return [channel.units for channel in manifest.channels] == ["suv"] and len(manifest.labels) == 1
 
 
 def _by_patient_axis(case: LabelledCase, per_voxel_axis: Sequence[float] | NDArray[np.float64]) -> list[float]:
@@ -110,7 +124,8 @@ def _percentile(rows: list[list[float]], percentile: float) -> tuple[float, floa
 
 def _intensity(channel: ManifestChannel, inside: NDArray[np.float32]) -> IntensityPlan:
     if channel.units == "suv":
-        return IntensityPlan(low=0.0, high=_SUV_HIGH, transform="sqrt")
+        # air becomes -1, so that it differs from the 0 that lies beyond the scan
+        return IntensityPlan(low=0.0, high=_SUV_HIGH, transform="sqrt", shift=1.0)
     low, high = (round(float(p), 3) for p in np.percentile(inside, (0.5, 99.5)))
     clipped = np.clip(inside, low, high)
     return IntensityPlan(
@@ -121,5 +136,5 @@ def _intensity(channel: ManifestChannel, inside: NDArray[np.float32]) -> Intensi
 def _patch(shape: NDArray[np.float64], divisor: tuple[int, int, int]) -> tuple[int, int, int]:
     """The scans' aspect within the voxel budget, each side a multiple of what the network divides it by."""
     factor = min(1.0, (_PATCH_VOXELS / float(np.prod(shape))) ** (1 / 3))
-    i, j, k = (max(1, round(side * factor / d)) * d for side, d in zip(shape, divisor, strict=True))
+    i, j, k = (max(1, math.ceil(side * factor / d - _ROUNDING)) * d for side, d in zip(shape, divisor, strict=True))
     return (i, j, k)

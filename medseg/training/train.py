@@ -18,10 +18,11 @@ from medseg.models.bundle import PLAN_PATH
 from medseg.models.export import write_bundle
 from medseg.networks.build import build_network
 from medseg.training.cross_validation import CaseScore, CrossValidation, fold_numbers, run_fold, summarize
-from medseg.training.datasets import LabelledCase, TrainingCase, load_case, read_cases
+from medseg.training.datasets import LabelledCase, load_case, read_cases
 from medseg.training.loop import fit
 from medseg.training.model_card import model_card
 from medseg.training.planner import plan_training, take_fingerprint
+from medseg.transforms.augment import TrainingCase
 
 __all__ = ["train"]
 

@@ -153,6 +153,8 @@ OTHER_WORD = {
 
 def _other(value, path: tuple):
     """Another valid value for a field."""
+    if value is None:
+        return 1.0
     if path[-1] == "connectivity":
         return 6
     if path[-1] in ("mirror_axes",):

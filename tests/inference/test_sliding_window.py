@@ -8,7 +8,7 @@ import torch
 from medseg.core.monitor import Monitor
 from medseg.core.plan import InferencePlan
 from medseg.inference.augmentation import mirrored
-from medseg.inference.sliding_window import count_windows, predict_logits, predict_with_fallback
+from medseg.inference.sliding_window import count_windows, predict_logits, predict_with_fallback, window_for
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,9 @@ def voxelwise(windows: torch.Tensor) -> torch.Tensor:
 def run(image: torch.Tensor, plan: InferencePlan, monitor: Monitor | None = None) -> torch.Tensor:
     network = torch.nn.Module()
     network.forward = voxelwise  # type: ignore[method-assign]
-    return predict_logits(network, image, plan, device=CPU, precision="float32", monitor=monitor or Monitor())
+    return predict_logits(
+        network, image, plan, divisor=(4, 4, 4), device=CPU, precision="float32", monitor=monitor or Monitor()
+    )
 
 
 @pytest.mark.parametrize("shape", [(20, 18, 33), (16, 16, 16), (5, 30, 7), (3, 3, 3)])
@@ -43,7 +45,7 @@ def test_windows_do_not_show_in_a_voxelwise_network(shape: tuple[int, int, int],
     ],
 )
 def test_number_of_windows(shape: tuple[int, int, int], overlap: float, expected: int) -> None:
-    assert count_windows(shape, InferencePlan(patch_size=(16, 16, 16), overlap=overlap)) == expected
+    assert count_windows(shape, (16, 16, 16), overlap) == expected
 
 
 @pytest.mark.parametrize("shape", [(20, 18, 33), (40, 16, 17), (3, 3, 3)])
@@ -52,8 +54,25 @@ def test_progress_ends_exactly_at_the_announced_number(shape: tuple[int, int, in
     monitor = Monitor(lambda _stage, done, total: heard.append((done, total)))
     plan = InferencePlan(patch_size=(16, 16, 16), overlap=0.25, windows_per_batch=1)
     run(torch.zeros((1, *shape)), plan, monitor)
-    n = count_windows(shape, plan)
+    n = count_windows(shape, window_for(shape, plan.patch_size, (4, 4, 4)), plan.overlap)
     assert heard == [(done, n) for done in range(n + 1)]
+
+
+def test_window_shrinks_to_a_scan_that_is_smaller_than_the_patch() -> None:
+    assert window_for((5, 16, 40), (16, 16, 16), (4, 4, 4)) == (8, 16, 16)
+    assert window_for((15, 17, 3), (16, 16, 16), (8, 8, 2)) == (16, 16, 4)
+    seen: list[tuple[int, ...]] = []
+
+    def remember(windows: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(windows.shape[2:]))
+        return voxelwise(windows)
+
+    network = torch.nn.Module()
+    network.forward = remember  # type: ignore[method-assign]
+    plan = InferencePlan(patch_size=(16, 16, 16))
+    image = torch.zeros((1, 5, 9, 3))
+    predict_logits(network, image, plan, divisor=(4, 4, 4), device=CPU, precision="float32", monitor=Monitor())
+    assert set(seen) == {(8, 12, 4)}
 
 
 def test_mirroring_leaves_an_equivariant_network_as_it_is() -> None:

@@ -11,6 +11,7 @@ from pydicom import config
 
 from medseg.errors import AmbiguousSeries, InvalidGeometry, ScanNotFound, UnreadableImage
 from medseg.io.dicom_series import choose_stack, list_file, list_series
+from medseg.io.discover import find_scans
 from medseg.io.scan import load_volume, read_scan
 from tests.io.dicom_files import SERIES_UID, all_edits, set_tag, write_series
 
@@ -193,7 +194,7 @@ def judged(real_data, name, **options):
     judge = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(judge)
     folder = real_data / "dicom" / name
-    volumes = [load_volume(read_scan(folder, series=choice.name, **options)) for choice in list_series(folder).choices]
+    volumes = [load_volume(scan) for scan in find_scans(folder, **options)]
     arrays = [(volume.array[0], volume.geometry.affine) for volume in volumes]
     return judge.check_points(arrays, real_data / "dicom" / "ref" / name / "points.npz"), volumes
 

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 import medseg
 from medseg.core.plan import IntensityPlan, Plan
@@ -52,10 +53,26 @@ def run_under_monai(bundle: Path, scans: Path, output: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+SEGRESNET = {"kind": "segresnet", "filters": (8, 16, 32), "residual_units": (1, 2, 1)}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("spacing", [(4.0, 4.0, 4.0), None])
-def test_plain_monai_gives_medsegs_semantic_map(tmp_path: Path, spacing: tuple[float, float, float] | None) -> None:
-    plan = tiny_plan(intensity=PET, spacing_mm=spacing)
+@pytest.mark.parametrize(
+    ("spacing", "patch_size", "network"),
+    [
+        ((4.0, 4.0, 4.0), (16, 16, 16), {}),
+        (None, (16, 16, 16), {}),
+        ((4.0, 4.0, 4.0), (16, 48, 48), {"members": 2}),  # the window shrinks to the scan on two axes
+    ],
+)
+def test_plain_monai_gives_medsegs_semantic_map(
+    tmp_path: Path,
+    spacing: tuple[float, float, float] | None,
+    patch_size: tuple[int, int, int],
+    network: dict[str, object],
+) -> None:
+    plan = tiny_plan(intensity=PET, spacing_mm=spacing, patch_size=patch_size)
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update=network)})
     scan = write_scan(tmp_path / "scans" / "scan.nii.gz")
     bundle = write_model(tmp_path / "bundle", plan)
     run_under_monai(bundle, scan.parent, tmp_path / "monai")
@@ -69,6 +86,19 @@ def test_plain_monai_gives_medsegs_semantic_map(tmp_path: Path, spacing: tuple[f
     assert 0.05 < ours.array.mean() < 0.95  # both classes are there to be compared
     # one interpolates by a coordinate grid, the other axis by axis: ties and rounding at the border remain
     assert differing.mean() < 0.002
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_config_builds_the_network_that_the_weights_are_of(members: int) -> None:
+    plan = tiny_plan(intensity=PET)
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update={**SEGRESNET, "members": members})})
+    torch.manual_seed(0)
+    ours = build_network(plan).eval()
+    theirs = ConfigParser(inference_config(plan)).get_parsed_content("network_def").eval()
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.rand((1, 1, 8, 12, 16))
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(image), ours(image))
 
 
 def test_metadata_has_what_the_newest_schema_asks_for() -> None:

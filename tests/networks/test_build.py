@@ -5,9 +5,50 @@ from __future__ import annotations
 import pytest
 import torch
 
+from medseg.core.plan import Plan
 from medseg.errors import InvalidPlan
-from medseg.networks.build import build_network, smallest_divisor
+from medseg.networks.build import build_member, build_network, smallest_divisor
+from medseg.networks.ensemble import joined_weights
 from tests.plans import tiny_plan
+
+SEGRESNET = {"kind": "segresnet", "filters": (8, 16, 32), "residual_units": (1, 2, 1)}
+
+
+def planned(**network: object) -> Plan:
+    plan = tiny_plan()
+    return plan.model_copy(update={"network": plan.network.model_copy(update=network)})
+
+
+@pytest.mark.parametrize("kind", ["unet", "segresnet"])
+def test_ensemble_is_the_mean_of_its_members(kind: str) -> None:
+    plan = planned(**(SEGRESNET if kind == "segresnet" else {}), members=3)
+    torch.manual_seed(0)
+    members = [build_member(plan).eval() for _ in range(3)]
+    ensemble = build_network(plan).eval()
+    ensemble.load_state_dict(joined_weights([member.state_dict() for member in members]))
+    image = torch.rand((1, 1, 16, 16, 16))
+    with torch.inference_mode():
+        torch.testing.assert_close(ensemble(image), sum(member(image) for member in members) / 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({**SEGRESNET, "filters": (8, 16, 16)}, "doubles them at each level"),
+        ({**SEGRESNET, "filters": (6, 12, 24)}, "multiple of 8 filters"),
+        ({**SEGRESNET, "strides": (2, (2, 2, 1))}, "halves the grid at each level"),
+        ({**SEGRESNET, "residual_units": (1, 2)}, "3 levels need as many residual_units"),
+        ({"residual_units": (1, 2, 1)}, "one number of residual_units"),
+    ],
+)
+def test_what_a_kind_of_network_cannot_be_is_refused(network: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidPlan, match=said):
+        build_network(planned(**network))
+
+
+def test_segresnet_keeps_the_grid() -> None:
+    with torch.inference_mode():
+        assert build_network(planned(**SEGRESNET)).eval()(torch.zeros((1, 1, 8, 12, 16))).shape == (1, 2, 8, 12, 16)
 
 
 def test_network_maps_channels_to_classes_and_keeps_the_grid() -> None:

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from medseg.core.monitor import Monitor
+from medseg.core.plan import Plan
 from medseg.errors import TrainingError
-from medseg.training.datasets import TrainingCase, batches
+from medseg.training.datasets import batches
 from medseg.training.loop import fit, learning_rate
+from medseg.transforms.augment import TrainingCase
 from tests.plans import tiny_plan
 
 CPU = torch.device("cpu")
@@ -23,7 +25,9 @@ def cases(n: int = 3) -> list[TrainingCase]:
     for number in range(n):
         label = torch.zeros((1, 18, 18, 18))
         label[:, 5:11, 6:12, 4 + number : 10 + number] = 1
-        made.append(TrainingCase(f"case_{number}", label * 4 + torch.rand(label.shape, generator=generator), label))
+        made.append(
+            TrainingCase(f"case_{number}", label * 4 + torch.rand(label.shape, generator=generator), label, (4.0,) * 3)
+        )
     return made
 
 
@@ -48,6 +52,17 @@ def test_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path, killed_af
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_members_of_an_ensemble_are_trained_from_seeds_of_their_own(tmp_path: Path) -> None:
+    plan = tiny_plan(steps=2, seed=5)
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update={"members": 2})})
+    joined = fit(cases(), plan, tmp_path / "joined", device=CPU)
+    for number in range(2):
+        alone = fit(cases(), tiny_plan(steps=2, seed=5 + number), tmp_path / str(number), device=CPU)
+        assert all(torch.equal(joined[f"{number}.{name}"], tensor) for name, tensor in alone.items())
+    resumed = fit(cases(), plan, tmp_path / "joined", device=CPU, resume=True)
+    assert all(torch.equal(joined[name], resumed[name]) for name in joined)
+
+
 def test_loss_falls_and_is_logged(tmp_path: Path) -> None:
     plan = tiny_plan(steps=100)
     fit(cases(), plan, tmp_path, device=CPU)
@@ -58,19 +73,35 @@ def test_loss_falls_and_is_logged(tmp_path: Path) -> None:
 
 def test_batches_follow_from_seed_and_step_alone() -> None:
     plan = tiny_plan()
-    source = batches(cases(), plan, 0)
+    source = batches(cases(), [], plan, 0)
     third = [next(source) for _ in range(3)][2]
-    jumped = next(batches(cases(), plan, 2))
-    assert torch.equal(third[0], jumped[0])
-    assert torch.equal(third[1], jumped[1])
+    jumped = next(batches(cases(), [], plan, 2))
+    for (image, label), (again, label_again) in zip(third, jumped, strict=True):
+        assert torch.equal(image, again)
+        assert torch.equal(label, label_again)
 
 
-def test_every_epoch_goes_through_all_cases() -> None:
-    from medseg.training.datasets import _draws
+def drawn_cases(monkeypatch: pytest.MonkeyPatch, plan: Plan, n_steps: int) -> list[str]:
+    """Names of the cases that the first steps draw from."""
+    names: list[str] = []
+    monkeypatch.setattr("medseg.training.datasets.draw_sample", lambda case, *_: names.append(case.case_id))
+    source = batches(cases(), [TrainingCase("phantom", *[torch.zeros(1, 4, 4, 4)] * 2, (4.0,) * 3)], plan, 0)
+    for _ in range(n_steps):
+        next(source)
+    return names
 
-    drawn = [index for step in range(6) for index, _ in _draws(3, 2, seed=0, step=step)]
-    assert [sorted(drawn[n : n + 3]) for n in range(0, 12, 3)] == [[0, 1, 2]] * 4
-    assert drawn[:3] != drawn[3:6] or drawn[3:6] != drawn[6:9]
+
+def test_every_epoch_goes_through_all_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = drawn_cases(monkeypatch, tiny_plan(), 6)
+    assert [sorted(drawn[n : n + 3]) for n in range(0, 12, 3)] == [["case_0", "case_1", "case_2"]] * 4
+    assert len({tuple(drawn[n : n + 3]) for n in range(0, 12, 3)}) > 1
+
+
+def test_phantoms_come_in_between_at_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_plan()
+    plan = plan.model_copy(update={"training": plan.training.model_copy(update={"phantom_share": 0.25})})
+    drawn = drawn_cases(monkeypatch, plan, 200)
+    assert 0.18 < drawn.count("phantom") / len(drawn) < 0.32
 
 
 def test_learning_rate_warms_up_and_ends_near_zero() -> None:
@@ -84,7 +115,7 @@ def test_learning_rate_warms_up_and_ends_near_zero() -> None:
 def test_nothing_to_train_on_and_a_loss_that_is_not_finite_are_errors(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no case"):
         fit([], tiny_plan(), tmp_path, device=CPU)
-    broken = [TrainingCase("a", torch.full((1, 18, 18, 18), float("nan")), cases(1)[0].label)]
+    broken = [TrainingCase("a", torch.full((1, 18, 18, 18), float("nan")), cases(1)[0].label, (4.0, 4.0, 4.0))]
     with pytest.raises(TrainingError, match="loss is nan at step 1"):
         fit(broken, tiny_plan(), tmp_path, device=CPU)
 

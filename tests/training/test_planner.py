@@ -27,7 +27,7 @@ def fingerprint(extent_mm: tuple[float, float, float] = (200.0, 160.0, 240.0)) -
 def test_grid_is_the_median_spacing_and_small_scans_fit_one_window() -> None:
     plan = plan_training(manifest(), fingerprint())
     assert plan.spacing_mm == (4.0, 4.0, 3.0)
-    assert plan.inference.patch_size == (48, 40, 80)
+    assert plan.inference.patch_size == (56, 40, 80)
 
 
 def test_a_core_must_rise_by_a_voxel_to_be_a_lesion_of_its_own() -> None:
@@ -38,7 +38,7 @@ def test_a_core_must_rise_by_a_voxel_to_be_a_lesion_of_its_own() -> None:
 def test_large_scans_get_a_window_of_their_aspect_within_the_budget(extent: tuple[float, float, float]) -> None:
     patch = plan_training(manifest(), fingerprint(extent)).inference.patch_size
     assert all(side % 8 == 0 for side in patch)
-    assert 0.6 < np.prod(patch) / (48 * 48 * 80) < 1.4
+    assert 0.6 < np.prod(patch) / (64 * 64 * 112) < 1.4
     aspect = np.array(patch) * (4.0, 4.0, 3.0) / np.array(extent)
     assert aspect.max() / aspect.min() < 1.4
 
@@ -46,8 +46,14 @@ def test_large_scans_get_a_window_of_their_aspect_within_the_budget(extent: tupl
 def test_uptake_is_taken_by_its_root_and_stored_values_by_their_percentiles() -> None:
     uptake = plan_training(manifest("suv"), fingerprint()).channels[0]
     assert (uptake.units, uptake.intensity.transform, uptake.intensity.low) == ("suv", "sqrt", 0.0)
+    assert uptake.intensity.shift == 1.0  # air is not the 0 that lies beyond a scan
     stored = plan_training(manifest("stored"), fingerprint()).channels[0].intensity
     assert stored.low == pytest.approx(-98.0)
     assert stored.high == pytest.approx(298.0)
     assert stored.shift == pytest.approx(100.0, abs=0.5)
     assert stored.scale == pytest.approx(400 / np.sqrt(12), rel=0.02)
+
+
+def test_phantoms_train_along_where_they_look_like_the_scans() -> None:
+    assert plan_training(manifest("suv"), fingerprint()).training.phantom_share > 0
+    assert plan_training(manifest("stored"), fingerprint()).training.phantom_share == 0

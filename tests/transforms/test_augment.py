@@ -1,50 +1,113 @@
-"""Random patches are a function of their seed."""
+"""Training samples are a function of their seed, and framed as scans are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
 import torch
 
-from medseg.transforms.augment import draw_patch, training_augmentation
+from medseg.core.plan import IntensityPlan, Plan
+from medseg.transforms.augment import TrainingCase, draw_sample
 from tests.plans import tiny_plan
 
+DIVISOR = (4, 4, 4)
+UPTAKE = IntensityPlan(low=0.0, high=25.0, transform="sqrt", shift=1.0)
+LOW, HIGH = np.array([8, 6, 10]), np.array([16, 14, 20])
 
-def case(shape: tuple[int, int, int] = (24, 20, 30)) -> dict[str, torch.Tensor]:
+
+def case(shape: tuple[int, int, int] = (24, 20, 30), *, lesion: bool = True) -> TrainingCase:
     generator = torch.Generator().manual_seed(0)
     label = torch.zeros((1, *shape))
-    label[:, 8:16, 6:14, 10:20] = 1
-    return {"image": label * 5 + torch.rand((1, *shape), generator=generator), "label": label}
+    if lesion:
+        label[:, LOW[0] : HIGH[0], LOW[1] : HIGH[1], LOW[2] : HIGH[2]] = 1
+    image = label * 5 + torch.rand((1, *shape), generator=generator) + 1
+    return TrainingCase("case", image, label, (4.0, 4.0, 3.0))
 
 
-def test_same_seed_same_patch_and_another_seed_another() -> None:
-    augmentation = training_augmentation(tiny_plan())
-    first = draw_patch(augmentation, case(), 7)
-    draw_patch(augmentation, case(), 8)  # what was drawn in between does not matter
-    again = draw_patch(augmentation, case(), 7)
-    other = draw_patch(augmentation, case(), 9)
+def plan_with(crop_share: float = 0.0, patch_size: tuple[int, int, int] = (48, 48, 48)) -> Plan:
+    plan = tiny_plan(patch_size=patch_size, intensity=UPTAKE)
+    return plan.model_copy(update={"training": plan.training.model_copy(update={"crop_share": crop_share})})
+
+
+def samples(plan: Plan, n: int, drawn: TrainingCase | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for seed in range(n):
+        yield draw_sample(drawn or case(), plan, DIVISOR, seed)
+
+
+def frame_of(image: torch.Tensor) -> np.ndarray:
+    """(2, 3) first and last voxel of what is not padding; the image's own values are never exactly 0."""
+    inside = np.argwhere(image[0, 0].numpy() != 0)
+    return np.stack([inside.min(axis=0), inside.max(axis=0)])
+
+
+def test_same_seed_same_sample_and_another_seed_another() -> None:
+    first, again, other = (draw_sample(case(), plan_with(0.5), DIVISOR, seed) for seed in (7, 7, 9))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
+    assert first[0].shape != other[0].shape or not torch.equal(first[0], other[0])
 
 
-def test_patch_has_the_plans_size_also_from_a_smaller_scan() -> None:
-    augmentation = training_augmentation(tiny_plan(patch_size=(16, 24, 20)))
-    for shape in ((24, 20, 30), (9, 8, 7), (16, 24, 20)):
-        small = {"image": torch.rand((1, *shape)), "label": (torch.rand((1, *shape)) > 0.5).float()}
-        image, label = draw_patch(augmentation, small, 0)
-        assert tuple(image.shape) == tuple(label.shape) == (1, 16, 24, 20)
+@pytest.mark.parametrize("shape", [(24, 20, 30), (9, 8, 7), (40, 24, 20)])
+def test_sides_are_multiples_of_the_divisor_within_the_patch(shape: tuple[int, int, int]) -> None:
+    small = TrainingCase("small", torch.rand((1, *shape)), (torch.rand((1, *shape)) > 0.9).float(), (1.0, 1.0, 1.0))
+    for image, label in samples(plan_with(0.3, patch_size=(16, 24, 20)), 10, small):
+        assert image.shape == label.shape
+        assert all(
+            side % 4 == 0 and 12 <= side <= most for side, most in zip(image.shape[2:], (16, 24, 20), strict=True)
+        )
 
 
 def test_image_and_label_move_together_and_labels_stay_whole() -> None:
-    augmentation = training_augmentation(tiny_plan())
-    for seed in range(5):
-        image, label = draw_patch(augmentation, case(), seed)
+    for image, label in samples(plan_with(0.3), 20):
         assert set(label.unique().tolist()) <= {0.0, 1.0}
-        if 0 < label.mean() < 1:
-            assert image[label > 0].mean() > 2 * image[label == 0].mean()
+        if label.sum() > 50:
+            assert image[label > 0].mean() > image[(label == 0) & (image != 0)].mean() + 0.5
+
+
+def test_a_turned_sample_keeps_the_margins_of_its_scan() -> None:
+    """The frame follows the turned lesion, so that the network never sees a margin that no scan has."""
+    own = np.sort(np.stack([LOW, np.array([24, 20, 30]) - HIGH]), axis=0)
+    for image, label in samples(plan_with(), 30):
+        frame, lesion = frame_of(image), np.argwhere(label[0, 0].numpy() > 0)
+        margins = np.sort(np.stack([lesion.min(axis=0) - frame[0], frame[1] - lesion.max(axis=0)]), axis=0)
+        assert np.abs(margins - own).max() <= 1.5  # voxels: rounding
+
+
+def test_cut_samples_have_other_margins_and_some_have_no_lesion() -> None:
+    counts = [int(label.sum()) for _, label in samples(plan_with(crop_share=1.0), 60)]
+    assert min(counts) == 0
+    assert sum(count == 0 for count in counts) < 30
+    frames = [tuple(frame_of(image)[1] - frame_of(image)[0]) for image, _ in samples(plan_with(crop_share=1.0), 10)]
+    assert len(set(frames)) == len(frames)
+
+
+def test_a_scan_without_lesion_gives_samples_without() -> None:
+    for image, label in samples(plan_with(0.5), 10, case(lesion=False)):
+        assert label.sum() == 0
+        assert (image != 0).any()
+
+
+def test_windows_of_a_large_scan_are_often_about_a_lesion() -> None:
+    label = torch.zeros((1, 60, 60, 60))
+    label[:, 5:9, 5:9, 5:9] = 1
+    large = TrainingCase("large", label + torch.rand(label.shape), label, (1.0, 1.0, 1.0))
+    with_lesion = [int(label.sum()) > 0 for _, label in samples(plan_with(patch_size=(16, 16, 16)), 60, large)]
+    assert 0.5 < np.mean(with_lesion) < 0.95
+
+
+def test_nothing_taken_up_stays_nothing_whatever_the_gain() -> None:
+    still = TrainingCase("air", torch.full((1, 20, 20, 20), -1.0), torch.zeros((1, 20, 20, 20)), (1.0, 1.0, 1.0))
+    quiet = [image[image != 0] for image, _ in samples(plan_with(), 20, still)]
+    unchanged = [bool((values + 1).abs().max() < 1e-5) for values in quiet]
+    assert np.mean(unchanged) > 0.5  # the others got noise
+    assert all((values + 1).abs().max() < 0.8 for values in quiet)
 
 
 def test_the_case_itself_is_left_alone() -> None:
     original = case()
-    before = {key: value.clone() for key, value in original.items()}
-    draw_patch(training_augmentation(tiny_plan()), original, 3)
-    assert all(torch.equal(original[key], before[key]) for key in before)
+    before = original.image.clone(), original.label.clone()
+    draw_sample(original, plan_with(0.5), DIVISOR, 3)
+    assert torch.equal(original.image, before[0])
+    assert torch.equal(original.label, before[1])

@@ -1,0 +1,55 @@
+"""Phantoms among the training cases: several lesions in a scan, and none at all.
+
+Scans that were cut around one tumor each cannot teach a network that a scan may hold several lesions, or none. Phantoms
+can; a small share of them is enough, and too small to teach the look of a phantom.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.core.geometry import Geometry
+from medseg.core.plan import Plan
+from medseg.core.semantic import SemanticMap
+from medseg.core.volume import Volume
+from medseg.phantoms.make import make_phantom
+from medseg.training.datasets import training_case
+from medseg.transforms.augment import TrainingCase
+
+__all__ = ["phantom_cases"]
+
+_N_PHANTOMS = 36
+_FIRST_SEED = 1_000_000  # far from the seeds that a demonstration or a test takes
+_EMPTY_SIDES = (16, 24, 32, 40, 48, 64, 96)  # voxels, of scans of nothing; the larger ones fill every window
+_EMPTY_SPACING = (4.0, 4.0, 4.0)
+
+
+def phantom_cases(plan: Plan, n: int = _N_PHANTOMS) -> list[TrainingCase]:
+    """PET phantoms on the network's grid, and scans of nothing; none if the plan's `phantom_share` is 0.
+
+    Every third phantom is a body without lesions.
+    """
+    if plan.training.phantom_share == 0:
+        return []
+    cases = []
+    for number in range(n):
+        phantom = make_phantom(
+            "pet", _FIRST_SEED + number, n_lesions=0 if number % 3 == 0 else None, touching=number % 3 == 1
+        )
+        cases.append(_case(f"phantom_{number}", phantom.volume, phantom.lesions.array, plan))
+    return [*cases, *(_nothing(side, plan) for side in _EMPTY_SIDES)]
+
+
+def _nothing(side: int, plan: Plan) -> TrainingCase:
+    shape = (side, side, 2 * side)
+    grid = Geometry(shape, np.diag([*(plan.spacing_mm or _EMPTY_SPACING), 1.0]))
+    volume = Volume(np.zeros((1, *shape), dtype=np.float32), grid, ("pet",))
+    return _case(f"nothing_{side}", volume, np.zeros(shape), plan)
+
+
+def _case(case_id: str, volume: Volume, lesions: NDArray[Any], plan: Plan) -> TrainingCase:
+    reference = SemanticMap((lesions > 0).astype(np.uint8), volume.geometry, plan.labels)
+    return training_case(case_id, volume, reference, plan)

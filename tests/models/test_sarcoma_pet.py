@@ -1,0 +1,66 @@
+"""What the shipped model says where the answer is known: of nothing, and of phantoms."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+import medseg
+from medseg.core.geometry import Geometry
+from medseg.core.volume import Volume
+from medseg.demo import found_lesions
+from medseg.models.shipped import find_model
+from medseg.training.cross_validation import CrossValidation
+from tests.cli.commands import run_well
+
+UNSEEN_SEEDS = (1, 2, 3)  # training draws its phantoms from seed 1,000,000 on
+
+
+@cache
+def segmenter() -> medseg.inference.segmenter.Segmenter:
+    return medseg.load_segmenter("sarcoma_pet", device="cpu")
+
+
+@pytest.mark.parametrize("shape", [(40, 40, 40), (30, 64, 20), (128, 128, 90)])
+def test_a_scan_of_nothing_gives_an_empty_table_with_its_header(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.float32), np.diag([4.0, 4.0, 4.0, 1.0])), tmp_path / "nothing.nii.gz")
+    run_well("segment", tmp_path / "nothing.nii.gz", "--model", "sarcoma_pet", "-o", tmp_path / "out", "-q")
+    table = pd.read_csv(tmp_path / "out" / "lesions.csv")
+    assert len(table) == 0
+    assert table.columns[:4].tolist() == ["case_id", "lesion_id", "class_name", "volume_ml"]
+    assert not np.asarray(nib.load(tmp_path / "out" / "semantic.nii.gz").dataobj).any()
+
+
+def test_noise_of_air_is_no_lesion_and_what_was_left_out_is_told() -> None:
+    grid = Geometry((40, 40, 60), np.diag([4.0, 4.0, 3.27, 1.0]))
+    noise = np.random.default_rng(0).gamma(1.0, 0.05, (1, *grid.shape)).astype(np.float32)
+    semantic, notes = segmenter().segment(Volume(noise, grid, ("PET",)))
+    assert noise.max() < 1.0
+    assert semantic.n_foreground_voxels == 0
+    assert all("nowhere reaches 1" in note for note in notes)
+
+
+@pytest.mark.slow
+def test_half_of_the_lesions_of_phantoms_are_found() -> None:
+    found: list[bool] = []
+    for seed in UNSEEN_SEEDS:
+        phantom = medseg.make_phantom("pet", seed)
+        semantic, _ = segmenter().segment(phantom.volume)
+        found += found_lesions(phantom.lesions, medseg.separate_lesions(semantic, segmenter().plan.separation))
+    assert np.mean(found) >= 0.5
+
+
+def test_the_cards_figures_are_those_of_the_saved_scores() -> None:
+    folder = find_model("sarcoma_pet") / "docs"
+    saved = CrossValidation.model_validate_json((folder / "cross_validation.json").read_text())
+    card = (folder / "README.md").read_text()
+    assert f"* Dice {saved.dice}\n" in card
+    assert f"* Dice {saved.dice_recut} on the same patients cut anew" in card
+    assert saved.dice.mean == pytest.approx(np.mean([case.dice for case in saved.cases]))
+    assert saved.plan_sha256 == segmenter().plan.sha256
+    assert len(saved.cases) == 26
