@@ -25,7 +25,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 LOSSLESS_JPEG = "1.2.840.10008.1.2.4.70"
 READERS = {
-    "medseg": ("import medseg", "medseg.load_volume(medseg.read_scan(folder)).array"),
+    "medseg": (
+        "from medseg import load_volume, read_scan",  # resolved here: `import medseg` alone loads nothing
+        "load_volume(read_scan(folder)).array",
+    ),
     "SimpleITK": (
         "import SimpleITK as sitk",
         "sitk.GetArrayFromImage(sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(folder)))"

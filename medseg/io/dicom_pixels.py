@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import mmap
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
@@ -224,7 +225,7 @@ def _native_frames(file: ImageFile, frames: Sequence[Frame]) -> Iterator[NDArray
     with file.path.open("rb", buffering=0) as stream:
         for frame in frames:
             if frame.index != index:  # the tiles of a mosaic share one frame
-                buffer = bytearray(n_bytes)
+                buffer = _thread_buffer(n_bytes)
                 stream.seek(offset + frame.index * n_bytes)
                 n_read = _read_fully(stream, buffer)
                 if n_read < n_bytes:
@@ -234,6 +235,18 @@ def _native_frames(file: ImageFile, frames: Sequence[Frame]) -> Iterator[NDArray
                     )
                 index, numbers = frame.index, _signed(_shaped(buffer, file), file)
             yield numbers
+
+
+_of_thread = threading.local()
+
+
+def _thread_buffer(n_bytes: int) -> bytearray:
+    """The thread's own buffer, used again for every frame of one size: a new one would be zeroed and paged in."""
+    buffer: bytearray | None = getattr(_of_thread, "buffer", None)
+    if buffer is None or len(buffer) != n_bytes:
+        buffer = bytearray(n_bytes)
+        _of_thread.buffer = buffer
+    return buffer
 
 
 def _read_fully(stream: FileIO, buffer: bytearray) -> int:

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _NIFTI1_LONGEST_AXIS = 32767
+_QFORM_TOLERANCE_MM = 0.01
 _SHEAR_TOLERANCE = 1e-4  # cosine between two voxel axes: 0.05 mm over 500 mm
 _SPATIAL_FIELDS = (
     *("qform_code", "sform_code", "xyzt_units"),
@@ -154,6 +155,8 @@ def _new_header(geometry: Geometry) -> RawHeader:
     header.set_sform(geometry.affine, code=1)
     if not _is_sheared(geometry):
         header.set_qform(geometry.affine, code=1)
+        if Geometry(geometry.shape, header.get_qform()).largest_displacement_mm(geometry) > _QFORM_TOLERANCE_MM:
+            header.set_qform(None, code=0)  # a half turn or nearly: its quaternion in float32 is too coarse
     return header
 
 

@@ -150,7 +150,13 @@ def test_a_run_that_is_stopped_leaves_nothing_behind(
 ) -> None:
     scan = save(np.ones((160, 160, 160), dtype=np.float32), tmp_path / "large.nii")
     arguments = ["-m", "medseg", "segment", str(scan), "--model", str(tiny_bundle), "-o", str(tmp_path / "out")]
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     assert process.stderr is not None
     assert any(line.startswith("network") for line in process.stderr)  # reads up to there
     process.send_signal(number)
