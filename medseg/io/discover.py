@@ -218,7 +218,7 @@ def _stack(folder: Path, choice: StackChoice, chosen: StackChoice | None, why_no
     try:
         ordered = order_frames(stack.frames, f"series {choice}")
     except ScanError as error:
-        return replace(found, problem=str(error))
+        return replace(found, is_chosen=False, problem=str(error))
     return replace(found, geometry=ordered.geometry, n_slices=ordered.geometry.shape[2], notes=ordered.notes)
 
 

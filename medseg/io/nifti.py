@@ -20,11 +20,8 @@ from medseg.core.volume import Volume
 from medseg.errors import GridMismatch, InvalidLabelMap, UnsupportedDimensions, UsageError
 from medseg.io.atomic import atomic_path
 from medseg.io.nifti_header import RawHeader, is_nifti_name, read_nifti_header
-from medseg.io.volume_header import read_float_voxels
 
 __all__ = [
-    "read_header_geometry",
-    "read_nifti_array",
     "write_labels",
     "write_volume",
 ]
@@ -37,39 +34,6 @@ _SPATIAL_FIELDS = (
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 _LABELS_GZIP_LEVEL, _VOLUME_GZIP_LEVEL = 6, 1  # label maps shrink a hundredfold, noise hardly at all
-
-
-def read_header_geometry(path: str | PathLike[str]) -> Geometry:
-    """The grid of a NIfTI file, from its header alone.
-
-    Raises
-    ------
-    ScanError
-        As `medseg.io.nifti_header.read_nifti_header`.
-    """
-    return read_nifti_header(path).geometry
-
-
-def read_nifti_array(path: str | PathLike[str]) -> tuple[NDArray[np.float32], Geometry, tuple[str, ...]]:
-    """The rescaled voxels of a NIfTI file, NaN and infinity included.
-
-    Returns
-    -------
-    array
-        (I, J, K) float32.
-    geometry
-        The grid.
-    notes
-        What else was done or seen (single axes dropped, qform not used), for the provenance.
-
-    Raises
-    ------
-    ScanNotFound, UnreadableImage, UnsupportedDimensions, InvalidGeometry, ScanTooLarge
-        If the file is missing, damaged or truncated, not 3-D, lies nowhere, or does not fit into memory.
-    """
-    header = read_nifti_header(path)
-    array, notes = read_float_voxels(header.volume)
-    return array, header.geometry, (*header.notes, *(note for note in notes if note not in header.notes))
 
 
 def write_labels(

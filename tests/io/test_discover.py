@@ -64,6 +64,7 @@ def test_series_that_cannot_be_read_is_listed_with_the_reason(tmp_path):
     assert found.geometry is None
     assert not found.is_readable
     assert "lacks about 1 slice(s)" in found.problem
+    assert not found.is_chosen
 
 
 def test_truncated_slice_is_found_by_its_header_and_length(tmp_path):

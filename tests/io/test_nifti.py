@@ -22,11 +22,10 @@ from medseg.errors import (
     UsageError,
 )
 from medseg.io.nifti import (
-    read_header_geometry,
-    read_nifti_array,
     write_labels,
     write_volume,
 )
+from medseg.io.volume_files import read_volume_array, read_volume_header
 from tests.io.nifti_files import AFFINE, patch, save
 
 GRID = Geometry((3, 4, 5), AFFINE)
@@ -65,7 +64,7 @@ def grids(draw, shear: bool = False) -> Geometry:
 
 
 def test_voxels_lie_where_they_were_put(tmp_path):
-    array, geometry, notes = read_nifti_array(save(numbered(), tmp_path / "a.nii.gz"))
+    array, geometry, notes = read_volume_array(save(numbered(), tmp_path / "a.nii.gz"))
     assert array.dtype == np.float32
     np.testing.assert_array_equal(array, numbered())
     np.testing.assert_array_equal(geometry.affine, AFFINE)
@@ -74,19 +73,19 @@ def test_voxels_lie_where_they_were_put(tmp_path):
 
 def test_slope_and_intercept_are_applied(tmp_path):
     path = save(numbered(), tmp_path / "a.nii", scl_slope=0.5, scl_inter=-1000.0)
-    np.testing.assert_array_equal(read_nifti_array(path)[0], numbered(np.float32) * 0.5 - 1000.0)
+    np.testing.assert_array_equal(read_volume_array(path)[0], numbered(np.float32) * 0.5 - 1000.0)
 
 
 @pytest.mark.parametrize("slope", [0.0, np.nan])
 def test_slope_of_zero_or_nan_means_no_scaling(tmp_path, slope):
     path = save(numbered(), tmp_path / "a.nii", scl_slope=slope, scl_inter=7.0)
-    np.testing.assert_array_equal(read_nifti_array(path)[0], numbered())
+    np.testing.assert_array_equal(read_volume_array(path)[0], numbered())
 
 
 def test_infinite_intercept_is_refused(tmp_path):
     path = save(numbered(), tmp_path / "a.nii", scl_slope=1.0, scl_inter=np.inf)
     with pytest.raises(UnreadableImage, match="intensity scaling"):
-        read_nifti_array(path)
+        read_volume_array(path)
 
 
 @pytest.mark.parametrize("version", [nib.Nifti1Image, nib.Nifti2Image])
@@ -97,7 +96,7 @@ def test_voxels_agree_with_nibabel_for_every_type_and_byte_order(tmp_path, versi
     header = version.header_class(endianness=endian)
     header.set_data_dtype(np.dtype(dtype))
     version(numbered(dtype), AFFINE, header).to_filename(path)
-    array, geometry, _ = read_nifti_array(path)
+    array, geometry, _ = read_volume_array(path)
     np.testing.assert_array_equal(array, nib.load(path).get_fdata(dtype=np.float32))
     np.testing.assert_array_equal(geometry.affine, nib.load(path).affine)
 
@@ -106,7 +105,7 @@ def test_header_extension_is_skipped(tmp_path):
     image = nib.Nifti1Image(numbered(), AFFINE)
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 100))
     image.to_filename(tmp_path / "a.nii")
-    np.testing.assert_array_equal(read_nifti_array(tmp_path / "a.nii")[0], numbered())
+    np.testing.assert_array_equal(read_volume_array(tmp_path / "a.nii")[0], numbered())
 
 
 @pytest.mark.parametrize("cut", [1, 40, 119])
@@ -116,7 +115,7 @@ def test_truncated_voxels_are_refused(tmp_path, cut, packed):
     data = path.read_bytes()[:-cut]
     path.write_bytes(gzip.compress(data) if packed else data)
     with pytest.raises(UnreadableImage, match=r"a\.nii is truncated"):
-        read_nifti_array(path)
+        read_volume_array(path)
 
 
 @pytest.mark.parametrize("cut", [1, 8, 60])
@@ -124,7 +123,7 @@ def test_truncated_gzip_is_refused(tmp_path, cut):
     path = save(np.random.default_rng(0).integers(0, 999, (9, 9, 9)).astype(np.int16), tmp_path / "a.nii.gz")
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(UnreadableImage, match=r"a\.nii\.gz is damaged"):
-        read_nifti_array(path)
+        read_volume_array(path)
 
 
 def test_gzip_with_a_wrong_checksum_is_refused(tmp_path):
@@ -133,19 +132,19 @@ def test_gzip_with_a_wrong_checksum_is_refused(tmp_path):
     data[-8:-4] = struct.pack("<I", struct.unpack("<I", data[-8:-4])[0] ^ 1)
     path.write_bytes(data)
     with pytest.raises(UnreadableImage, match="CRC"):
-        read_nifti_array(path)
+        read_volume_array(path)
 
 
 def test_color_and_complex_voxels_are_refused(tmp_path):
     path = save(numbered(np.complex64), tmp_path / "a.nii")
     with pytest.raises(UnreadableImage, match="complex"):
-        read_nifti_array(path)
+        read_volume_array(path)
 
 
 def test_number_beyond_float32_comes_as_infinite(tmp_path):
     array = numbered(np.float64)
     array[0, 0, 0] = 1e300
-    assert read_nifti_array(save(array, tmp_path / "a.nii"))[0][0, 0, 0] == np.inf
+    assert read_volume_array(save(array, tmp_path / "a.nii"))[0][0, 0, 0] == np.inf
 
 
 # writing
@@ -184,9 +183,9 @@ def test_two_runs_give_equal_bytes_without_time_or_name(tmp_path):
 def test_orthogonal_grids_survive_the_round_trip_in_both_forms(tmp_path_factory, grid):
     path = tmp_path_factory.mktemp("grid") / "a.nii"
     write_labels(np.zeros(grid.shape, np.uint8), grid, path)
-    assert read_header_geometry(path).matches(grid, tolerance_mm=2e-3)
+    assert read_volume_header(path).geometry.matches(grid, tolerance_mm=2e-3)
     patch(path, sform_code=0)
-    assert read_header_geometry(path).matches(grid, tolerance_mm=2e-2)
+    assert read_volume_header(path).geometry.matches(grid, tolerance_mm=2e-2)
 
 
 @settings(deadline=None, max_examples=50)
@@ -195,7 +194,7 @@ def test_sheared_grids_survive_and_leave_the_qform_unset(tmp_path_factory, grid)
     path = tmp_path_factory.mktemp("grid") / "a.nii"
     write_labels(np.zeros(grid.shape, np.uint8), grid, path)
     assert nib.load(path).header["qform_code"] == 0
-    assert read_header_geometry(path).matches(grid, tolerance_mm=2e-3)
+    assert read_volume_header(path).geometry.matches(grid, tolerance_mm=2e-3)
 
 
 def test_rounding_an_oblique_affine_is_no_shear(tmp_path):
@@ -217,7 +216,7 @@ def test_map_has_the_spatial_fields_of_its_scan_bit_for_bit(tmp_path_factory, gr
     scan = nib.load(folder / "scan.nii.gz")
     write_labels(
         np.ones(grid.shape, np.uint8),
-        read_header_geometry(folder / "scan.nii.gz"),
+        read_volume_header(folder / "scan.nii.gz").geometry,
         folder / "map.nii.gz",
         like=folder / "scan.nii.gz",
     )
@@ -248,7 +247,7 @@ def test_map_on_another_grid_than_its_scan_is_refused(tmp_path):
 
 def test_like_that_is_no_nifti_file_falls_back_to_the_geometry(tmp_path):
     write_labels(numbered(np.uint8), GRID, tmp_path / "map.nii", like=tmp_path / "slice_001.dcm")
-    np.testing.assert_array_equal(read_header_geometry(tmp_path / "map.nii").affine, AFFINE)
+    np.testing.assert_array_equal(read_volume_header(tmp_path / "map.nii").geometry.affine, AFFINE)
 
 
 @settings(deadline=None, max_examples=50)
@@ -269,7 +268,7 @@ def test_files_by_simpleitk_are_read_on_the_same_grid(tmp_path):
     image.SetOrigin((-40.0, 30.0, 7.5))
     image.SetDirection((1, 0, 0, 0, -1, 0, 0, 0, 1))
     SimpleITK.WriteImage(image, str(tmp_path / "a.nii.gz"))
-    array, geometry, notes = read_nifti_array(tmp_path / "a.nii.gz")
+    array, geometry, notes = read_volume_array(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(array, numbered())
     np.testing.assert_allclose(geometry.affine, AFFINE, atol=1e-6)
     assert notes == ()
@@ -299,13 +298,13 @@ def test_axis_longer_than_nifti1_allows_is_written_as_nifti2(tmp_path):
     grid = Geometry((40000, 1, 1), AFFINE)
     write_labels(np.ones(grid.shape, np.uint8), grid, tmp_path / "a.nii.gz")
     assert isinstance(nib.load(tmp_path / "a.nii.gz"), nib.Nifti2Image)
-    assert read_header_geometry(tmp_path / "a.nii.gz").shape == (40000, 1, 1)
+    assert read_volume_header(tmp_path / "a.nii.gz").geometry.shape == (40000, 1, 1)
 
 
 def test_volume_reads_back_exactly(tmp_path):
     array = np.random.default_rng(1).normal(size=(1, 3, 4, 5)).astype(np.float32)
     write_volume(Volume(array, GRID, ("PET",)), tmp_path / "a.nii.gz")
-    back, geometry, notes = read_nifti_array(tmp_path / "a.nii.gz")
+    back, geometry, notes = read_volume_array(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(back, array[0])
     np.testing.assert_array_equal(geometry.affine, AFFINE)
     assert notes == ()
@@ -327,7 +326,7 @@ def test_volume_of_two_channels_is_refused(tmp_path):
 def test_real_scans_agree_with_nibabel_and_lend_their_grid_exactly(real_data, tmp_path, name):
     path = real_data / "volumes" / name
     image = nib.load(path)
-    array, geometry, _ = read_nifti_array(path)
+    array, geometry, _ = read_volume_array(path)
     np.testing.assert_array_equal(array, image.get_fdata(dtype=np.float32))
     np.testing.assert_array_equal(geometry.affine, image.affine)
     write_labels(array > array.mean(), geometry, tmp_path / "map.nii.gz", like=path)

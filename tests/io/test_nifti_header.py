@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.errors import InvalidGeometry, MedsegError, ScanNotFound, UnreadableImage, UnsupportedDimensions
-from medseg.io.nifti import read_nifti_array
 from medseg.io.nifti_header import is_nifti_name, nifti_stem, read_nifti_header
+from medseg.io.volume_files import read_volume_array
 from tests.io.nifti_files import AFFINE, patch, save
 
 ARRAY = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
@@ -200,7 +200,7 @@ def test_pair_is_read_by_either_name_as_nibabel_reads_it(tmp_path, header_class,
     image.to_filename(tmp_path / f"a.img{packed}")
     found = read_nifti_header(tmp_path / f"{given_name}{packed}")
     np.testing.assert_array_equal(found.geometry.affine, AFFINE)
-    np.testing.assert_array_equal(read_nifti_array(tmp_path / f"{given_name}{packed}")[0], ARRAY)
+    np.testing.assert_array_equal(read_volume_array(tmp_path / f"{given_name}{packed}")[0], ARRAY)
     assert [file.name for file in found.volume.files] == [f"a.hdr{packed}", f"a.img{packed}"]
 
 
