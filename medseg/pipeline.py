@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.core.monitor import Monitor, Progress
-from medseg.core.plan import Plan, SeparationPlan
+from medseg.core.plan import SeparationPlan
 from medseg.core.provenance import Provenance, installed_versions
+from medseg.core.recipe import Recipe
 from medseg.core.result import CaseResult
 from medseg.core.scan import Scan
 from medseg.core.volume import Volume
@@ -75,19 +76,19 @@ def segment_case(
     LesionTable(1 lesion(s), 20 columns)
     """
     monitor = Monitor(progress)
-    plan = segmenter.plan
+    recipe = segmenter.recipe
     if separation is not None:
-        plan = plan.model_copy(update={"separation": separation})
+        recipe = recipe.model_copy(update={"separation": separation})
     segmenter.check_channels(scan.n_channels)
     with monitor.stage("read"):
         volume = load_volume(scan, units=segmenter.units, nan_as=nan_as, weight_kg=weight_kg)
     semantic, notes = segmenter.segment(volume, monitor)
     with monitor.stage("separate"):
-        lesions = separate_lesions(semantic, plan.separation)
+        lesions = separate_lesions(semantic, recipe.separation)
     with monitor.stage("measure"):
         table = measure_lesions(lesions, volume, case_id=scan.case_id)
-    provenance = _provenance(scan, volume, segmenter, plan, notes)
-    return CaseResult(scan, volume, semantic, lesions, table, plan, provenance, monitor.seconds)
+    provenance = _provenance(scan, volume, segmenter, recipe, notes)
+    return CaseResult(scan, volume, semantic, lesions, table, recipe, provenance, monitor.seconds)
 
 
 def write_case(
@@ -146,17 +147,17 @@ def write_case(
     return folder
 
 
-def _provenance(scan: Scan, volume: Volume, segmenter: Segmenter, plan: Plan, notes: tuple[str, ...]) -> Provenance:
+def _provenance(scan: Scan, volume: Volume, segmenter: Segmenter, recipe: Recipe, notes: tuple[str, ...]) -> Provenance:
     return Provenance(
-        model_name=segmenter.plan.name,
+        model_name=segmenter.recipe.name,
         weights_sha256=segmenter.weights_sha256,
-        plan_sha256=plan.sha256,
+        plan_sha256=recipe.sha256,
         inputs_sha256=hash_inputs(scan),
         device=str(segmenter.device),
         engine=segmenter.engine,
         precision=segmenter.precision,
         versions=installed_versions(),
-        notes=volume.notes + notes,
+        notes=volume.notes + recipe.repairs + notes,
     )
 
 
@@ -187,7 +188,7 @@ def _summary(result: CaseResult) -> dict[str, object]:
             "removed_volume_ml": lesions.removed_volume_ml,
             "scores": [lesion.score for lesion in lesions.lesions],
         },
-        "plan": result.plan.model_dump(mode="json"),
+        "plan": result.recipe.model_dump(mode="json"),
         "provenance": result.provenance.model_dump(mode="json"),
         "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
     }

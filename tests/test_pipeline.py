@@ -77,7 +77,7 @@ def test_separation_that_was_used_is_what_the_result_tells(segmenter: object, tm
     assert told["separation"]["method"] == "components"
     assert told["separation"]["n_removed"] == 1
     assert told["separation"]["removed_volume_ml"] == pytest.approx(smallest)
-    assert told["provenance"]["plan_sha256"] == result.plan.sha256 != planned.plan.sha256
+    assert told["provenance"]["plan_sha256"] == result.recipe.sha256 != planned.recipe.sha256
 
 
 def test_replaced_result_leaves_no_stale_file_and_other_files_alone(segmenter: object, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def segment(
 
     segmenter = load_segmenter(model, device=device, precision=precision)
     changes = separation_changes(method, connectivity, minimum_volume_ml)
-    separation = segmenter.plan.separation.model_copy(update=changes)
+    separation = segmenter.recipe.separation.model_copy(update=changes)
     with show_progress(quiet=quiet) as progress:
         result = segment_case(
             scan, segmenter, separation=separation, nan_as=nan_as, weight_kg=weight_kg, progress=progress

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from medseg.core.lesions import LesionMap
-from medseg.core.plan import Plan
 from medseg.core.provenance import Provenance
+from medseg.core.recipe import Recipe
 from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
 from medseg.core.table import LesionTable
@@ -32,7 +32,7 @@ class CaseResult:
     semantic: SemanticMap
     lesions: LesionMap
     table: LesionTable
-    plan: Plan
+    recipe: Recipe
     provenance: Provenance
     seconds: Mapping[str, float]
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
-from monai.data import MetaTensor
 from torch import nn
 
 from medseg.core.monitor import Monitor
 from medseg.core.plan import InferencePlan, Plan
+from medseg.core.recipe import Recipe, recipe_of
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Units, Volume
 from medseg.errors import ChannelMismatch
 from medseg.inference.device import Precision, place, resolve_device, resolve_precision
+from medseg.inference.engine import EngineName
 from medseg.inference.export import softmax, to_scan_grid
 from medseg.inference.peaks import without_faint
 from medseg.inference.sliding_window import predict_logits, predict_with_fallback
-from medseg.networks.build import smallest_divisor
-from medseg.transforms.border import geometry_of
-from medseg.transforms.keys import IMAGE
-from medseg.transforms.preprocess import network_input
+from medseg.networks.ensemble import MeanOfNetworks
+from medseg.transforms.prepare import prepare
 
-__all__ = ["Engine", "Segmenter"]
-
-Engine = Literal["torch"]
+__all__ = ["Segmenter"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +34,11 @@ class Segmenter:
 
     Parameters
     ----------
-    network
-        Torch module from (B, C, I, J, K) to logits (B, N, I, J, K); moved to the device, evaluation mode.
-    plan
-        The model's plan.
+    networks
+        One torch module from (B, C, I, J, K) to logits (B, N, I, J, K), or several whose logits are averaged (folds);
+        moved to the device, evaluation mode.
+    recipe
+        What the model does to a scan; a medseg model's plan stands for the recipe that follows from it.
     weights_sha256
         Hash of the weights file, for the provenance; empty for weights that never were a file.
     device
@@ -58,29 +56,30 @@ class Segmenter:
 
     def __init__(
         self,
-        network: nn.Module,
-        plan: Plan,
+        networks: nn.Module | Sequence[nn.Module],
+        recipe: Recipe | Plan,
         *,
         weights_sha256: str = "",
         device: str = "auto",
-        engine: Engine = "torch",
+        engine: EngineName = "torch",
         precision: Precision = "auto",
     ) -> None:
-        self.plan = plan
+        self.recipe = recipe_of(recipe) if isinstance(recipe, Plan) else recipe
         self.weights_sha256 = weights_sha256
-        self.engine: Engine = engine
+        self.engine: EngineName = engine
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
+        several = [networks] if isinstance(networks, nn.Module) else list(networks)
+        network = several[0] if len(several) == 1 else MeanOfNetworks(several)
         self._network = place(network, self.device).eval()
-        self._prepare = network_input(plan)
 
     def __repr__(self) -> str:
-        return f"Segmenter({self.plan.name!r}, {self.device}, {self.precision})"
+        return f"Segmenter({self.recipe.name!r}, {self.device}, {self.precision})"
 
     @property
     def units(self) -> tuple[Units, ...]:
         """The voxel unit that each channel must be loaded in."""
-        return tuple(channel.units for channel in self.plan.channels)
+        return tuple(channel.units for channel in self.recipe.channels)
 
     def segment(self, volume: Volume, monitor: Monitor | None = None) -> tuple[SemanticMap, tuple[str, ...]]:
         """Classify every voxel of a volume.
@@ -104,26 +103,25 @@ class Segmenter:
         monitor = monitor or Monitor()
         self.check_channels(len(volume.channels))
         with monitor.stage("preprocess"):
-            image: MetaTensor = self._prepare({IMAGE: volume})[IMAGE]
-            grid = geometry_of(image)
+            prepared = prepare(volume, self.recipe.preparation)
         with monitor.stage("network"):
-            logits, note = self._predict(image.as_tensor(), monitor)
+            logits, note = self._predict(torch.from_numpy(prepared.image), monitor)
         with monitor.stage("export"):
             probabilities = softmax(logits.numpy())
-            semantic = to_scan_grid(probabilities, grid, volume.geometry, self.plan.labels)
+            semantic = to_scan_grid(probabilities, prepared.geometry, volume.geometry, self.recipe.labels)
             semantic, faint = self._checked_peaks(semantic, volume)
         return semantic, tuple(told for told in (note, faint) if told is not None)
 
     def _checked_peaks(self, semantic: SemanticMap, volume: Volume) -> tuple[SemanticMap, str | None]:
-        least_peak = self.plan.inference.least_peak
+        least_peak = self.recipe.output.least_peak
         return (semantic, None) if least_peak is None else without_faint(semantic, volume, least_peak)
 
     def check_channels(self, n_channels: int) -> None:
         """Refuse another number of channels than the model has: ChannelMismatch."""
-        wanted = [channel.name for channel in self.plan.channels]
+        wanted = [channel.name for channel in self.recipe.channels]
         if n_channels != len(wanted):
             raise ChannelMismatch(
-                f"model {self.plan.name} wants {len(wanted)} channel(s) ({', '.join(wanted)}); the scan has "
+                f"model {self.recipe.name} wants {len(wanted)} channel(s) ({', '.join(wanted)}); the scan has "
                 f"{n_channels}. Give one file or folder for each, in that order."
             )
 
@@ -137,7 +135,7 @@ class Segmenter:
                     network,
                     image,
                     inference,
-                    divisor=smallest_divisor(self.plan.network),
+                    divisor=self.recipe.windows.divisor,
                     device=device,
                     precision=precision,
                     monitor=monitor,
@@ -146,4 +144,12 @@ class Segmenter:
                 if not same:
                     place(self._network, self.device)
 
-        return predict_with_fallback(predict, self.device, self.plan.inference)
+        windows = self.recipe.windows
+        plan = InferencePlan(
+            patch_size=windows.patch_size,
+            overlap=windows.overlap,
+            blend=windows.blend,
+            windows_per_batch=windows.per_batch,
+            mirror_axes=windows.mirror_axes,
+        )
+        return predict_with_fallback(predict, self.device, plan)

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from medseg.core.plan import IntensityPlan, Plan
+from medseg.core.recipe import smallest_divisor
 from medseg.io.atomic import atomic_folder
 from medseg.io.json_files import write_json
 from medseg.models.bundle import INFERENCE_PATH, METADATA_PATH, MODEL_CARD_PATH, PLAN_PATH, WEIGHTS_PATH
-from medseg.networks.build import monai_network, smallest_divisor
+from medseg.networks.build import monai_network
 
 __all__ = ["inference_config", "metadata", "write_bundle"]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from medseg.errors import InvalidBundle
 from medseg.inference.device import Precision
-from medseg.inference.segmenter import Engine, Segmenter
+from medseg.inference.engine import EngineName
+from medseg.inference.segmenter import Segmenter
 from medseg.models.bundle import read_bundle
 from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
@@ -16,7 +17,7 @@ __all__ = ["load_segmenter"]
 
 
 def load_segmenter(
-    model: str | Path, *, device: str = "auto", engine: Engine = "torch", precision: Precision = "auto"
+    model: str | Path, *, device: str = "auto", engine: EngineName = "torch", precision: Precision = "auto"
 ) -> Segmenter:
     """Load a model, ready to segment.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 from torch import nn
 
-from medseg.core.plan import NetworkPlan, Plan
+from medseg.core.plan import Plan
+from medseg.core.recipe import smallest_divisor
 from medseg.errors import InvalidPlan
 from medseg.networks.ensemble import MeanOfNetworks
 from medseg.networks.segresnet import segresnet, segresnet_arguments
 from medseg.networks.unet import unet, unet_arguments
 
-__all__ = ["build_member", "build_network", "monai_network", "smallest_divisor"]
+__all__ = ["build_member", "build_network", "monai_network"]
 
 
 def build_network(plan: Plan) -> nn.Module:
@@ -41,12 +41,6 @@ def monai_network(plan: Plan) -> dict[str, Any]:
     if plan.network.kind == "segresnet":
         return {"_target_": "SegResNet", **segresnet_arguments(plan.network, **sizes)}
     return {"_target_": "UNet", **unet_arguments(plan.network, **sizes)}
-
-
-def smallest_divisor(plan: NetworkPlan) -> tuple[int, int, int]:
-    """The smallest numbers that each side of a window must be divisible by."""
-    per_axis = [[s[axis] if isinstance(s, tuple) else s for s in plan.strides] for axis in range(3)]
-    return (prod(per_axis[0]), prod(per_axis[1]), prod(per_axis[2]))
 
 
 def _check(plan: Plan) -> None:

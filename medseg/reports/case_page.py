@@ -66,7 +66,7 @@ _OVERVIEW_ALT = "Maximum intensity projections from the front and from the left,
 
 def _modality(result: CaseResult) -> str | None:
     """What the scan says of itself, or, where its format does not, what the model was made for."""
-    return result.scan.modality or result.plan.channels[0].modality
+    return result.scan.modality or result.recipe.channels[0].modality
 
 
 def _summary(result: CaseResult) -> dict[str, str]:
@@ -128,7 +128,7 @@ def _shown_columns(table: LesionTable) -> list[Column]:
 
 
 def _scan_unit(result: CaseResult) -> str:
-    if result.plan.channels[0].units == "suv":
+    if result.recipe.channels[0].units == "suv":
         return "SUV"
     return "HU" if _modality(result) == "CT" else "scan unit"
 

@@ -157,7 +157,7 @@ class _FoldScores(BaseModel):
 def _score(case: LabelledCase, fold: int, segmenter: Segmenter) -> CaseScore:
     volume = load_volume(case.scan, units=segmenter.units)
     semantic, _ = segmenter.segment(volume)
-    predicted = separate_lesions(semantic, segmenter.plan.separation)
+    predicted = separate_lesions(semantic, segmenter.recipe.separation)
     reference = separate_lesions(case.reference, SeparationPlan(method="components"))
     recut, recut_reference = _recut(volume, case.reference.array > 0, case.case_id)
     voxel_ml = case.scan.geometry.voxel_volume_ml

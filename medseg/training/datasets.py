@@ -11,6 +11,7 @@ import torch
 
 from medseg.core.geometry import Geometry
 from medseg.core.plan import Plan
+from medseg.core.recipe import smallest_divisor
 from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Volume
@@ -19,7 +20,6 @@ from medseg.io.label_files import read_semantic
 from medseg.io.manifest import DataManifest, ManifestCase, verify_case
 from medseg.io.resample import resample_linear
 from medseg.io.scan import read_scan
-from medseg.networks.build import smallest_divisor
 from medseg.transforms.augment import TrainingCase, draw_sample
 from medseg.transforms.border import geometry_of
 from medseg.transforms.keys import IMAGE

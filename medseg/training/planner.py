@@ -24,9 +24,9 @@ from medseg.core.plan import (
     SeparationPlan,
     TrainingPlan,
 )
+from medseg.core.recipe import smallest_divisor
 from medseg.io.manifest import DataManifest, ManifestChannel
 from medseg.io.scan import load_volume
-from medseg.networks.build import smallest_divisor
 from medseg.training.datasets import LabelledCase
 
 __all__ = ["Fingerprint", "plan_training", "take_fingerprint"]

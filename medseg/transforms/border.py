@@ -10,17 +10,23 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.utils import MetaKeys, SpaceKeys
+from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Volume
 
-__all__ = ["geometry_of", "semantic_to_tensor", "tensor_to_volume", "volume_to_tensor"]
+__all__ = ["array_to_tensor", "geometry_of", "semantic_to_tensor", "tensor_to_volume", "volume_to_tensor"]
 
 
 def volume_to_tensor(volume: Volume) -> MetaTensor:
     """The volume as MetaTensor (C, I, J, K) float32 with its RAS+ affine; a copy."""
-    return _with_affine(torch.from_numpy(np.array(volume.array, order="C")), volume.geometry)
+    return array_to_tensor(volume.array, volume.geometry)
+
+
+def array_to_tensor(array: NDArray[np.float32], geometry: Geometry) -> MetaTensor:
+    """An array (C, I, J, K) float32 on a grid as MetaTensor with its RAS+ affine; a copy."""
+    return _with_affine(torch.from_numpy(np.array(array, order="C")), geometry)
 
 
 def semantic_to_tensor(semantic: SemanticMap) -> MetaTensor:

@@ -12,6 +12,7 @@ from medseg.core.labels import BINARY_LESION
 from medseg.core.lesions import Lesion, LesionMap
 from medseg.core.plan import ChannelPlan, InferencePlan, IntensityPlan, NetworkPlan, Plan
 from medseg.core.provenance import Provenance
+from medseg.core.recipe import recipe_of
 from medseg.core.result import CaseFailure, CaseResult
 from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
@@ -38,13 +39,15 @@ def _result(**changes) -> CaseResult:
         "semantic": SemanticMap(np.zeros(GRID.shape, dtype=np.uint8), GRID, BINARY_LESION),
         "lesions": _lesions(GRID),
         "table": LesionTable(({column.name: None for column in COLUMNS},)),
-        "plan": Plan(
-            name="m",
-            channels=(ChannelPlan(name="ct", modality="CT", intensity=intensity),),
-            labels=BINARY_LESION,
-            spacing_mm=None,
-            network=NetworkPlan(),
-            inference=InferencePlan(patch_size=(8, 8, 8)),
+        "recipe": recipe_of(
+            Plan(
+                name="m",
+                channels=(ChannelPlan(name="ct", modality="CT", intensity=intensity),),
+                labels=BINARY_LESION,
+                spacing_mm=None,
+                network=NetworkPlan(),
+                inference=InferencePlan(patch_size=(8, 8, 8)),
+            )
         ),
         "provenance": Provenance(
             model_name="m",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from medseg.core.plan import Plan
+from medseg.core.recipe import recipe_of
 from medseg.errors import InvalidBundle, InvalidPlan, UnknownModel
 from medseg.models.bundle import PLAN_PATH, WEIGHTS_PATH
 from medseg.models.export import write_bundle
@@ -29,7 +30,7 @@ def bundle(folder: Path, plan: Plan | None = None) -> Path:
 def test_written_bundle_loads_with_its_plan_and_weights(tmp_path: Path) -> None:
     torch.manual_seed(5)
     segmenter = load_segmenter(bundle(tmp_path / "tiny"), device="cpu")
-    assert segmenter.plan == tiny_plan()
+    assert segmenter.recipe == recipe_of(tiny_plan())
     assert len(segmenter.weights_sha256) == 64
     torch.manual_seed(5)
     expected = build_network(tiny_plan()).state_dict()

@@ -12,6 +12,8 @@ import pytest
 
 import medseg
 from medseg.core.geometry import Geometry
+from medseg.core.plan import Plan
+from medseg.core.recipe import recipe_of
 from medseg.core.volume import Volume
 from medseg.demo import found_lesions
 from medseg.models.shipped import find_model
@@ -51,7 +53,7 @@ def test_half_of_the_lesions_of_phantoms_are_found() -> None:
     for seed in UNSEEN_SEEDS:
         phantom = medseg.make_phantom("pet", seed)
         semantic, _ = segmenter().segment(phantom.volume)
-        found += found_lesions(phantom.lesions, medseg.separate_lesions(semantic, segmenter().plan.separation))
+        found += found_lesions(phantom.lesions, medseg.separate_lesions(semantic, segmenter().recipe.separation))
     assert np.mean(found) >= 0.5
 
 
@@ -62,5 +64,7 @@ def test_the_cards_figures_are_those_of_the_saved_scores() -> None:
     assert f"* Dice {saved.dice}\n" in card
     assert f"* Dice {saved.dice_recut} on the same patients cut anew" in card
     assert saved.dice.mean == pytest.approx(np.mean([case.dice for case in saved.cases]))
-    assert saved.plan_sha256 == segmenter().plan.sha256
+    plan = Plan.from_json((folder.parent / "configs" / "plan.json").read_text())
+    assert saved.plan_sha256 == plan.sha256
+    assert segmenter().recipe == recipe_of(plan)
     assert len(saved.cases) == 26

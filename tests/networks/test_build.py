@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from medseg.core.plan import Plan
+from medseg.core.recipe import smallest_divisor
 from medseg.errors import InvalidPlan
-from medseg.networks.build import build_member, build_network, smallest_divisor
+from medseg.networks.build import build_member, build_network
 from medseg.networks.ensemble import joined_weights
 from tests.plans import tiny_plan
 

@@ -14,6 +14,7 @@ from medseg.core.labels import BINARY_LESION
 from medseg.core.lesions import Lesion, LesionMap, label_dtype
 from medseg.core.plan import ChannelPlan, InferencePlan, IntensityPlan, NetworkPlan, Plan
 from medseg.core.provenance import Provenance
+from medseg.core.recipe import recipe_of
 from medseg.core.result import CaseResult
 from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
@@ -53,7 +54,7 @@ def make_result(
     provenance = Provenance(
         model_name="a_model",
         weights_sha256="ab" * 32,
-        plan_sha256=plan.sha256,
+        plan_sha256=recipe_of(plan).sha256,
         inputs_sha256=("cd" * 32,),
         device="cpu",
         engine="torch",
@@ -67,7 +68,7 @@ def make_result(
         semantic=SemanticMap((lesions > 0).astype(np.uint8), geometry, BINARY_LESION),
         lesions=lesion_map,
         table=measure_lesions(lesion_map, volume, case_id),
-        plan=plan,
+        recipe=recipe_of(plan),
         provenance=provenance,
         seconds={"read": 0.1},
     )

@@ -102,7 +102,7 @@ def test_an_undefined_value_is_a_dash_and_not_zero(tmp_path: Path) -> None:
         result.semantic,
         result.lesions,
         type(result.table)((row,)),
-        result.plan,
+        result.recipe,
         result.provenance,
         result.seconds,
     )
@@ -156,7 +156,7 @@ def test_the_page_names_the_case_the_model_and_its_limits(tmp_path: Path) -> Non
     page = _Page(_write(result, tmp_path))
     assert "case_1" in page.words
     assert "For research use only. medseg is not a medical device." in page.words
-    for words in ("a_model", "filled 3 NaN voxels with 0", result.provenance.weights_sha256, result.plan.sha256):
+    for words in ("a_model", "filled 3 NaN voxels with 0", result.provenance.weights_sha256, result.recipe.sha256):
         assert words in page.words
 
 
