@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,22 +114,23 @@ def _check_frame(frame: Frame) -> None:
         raise InvalidGeometry(f"{file.path} does not say where it lies: {missing} is missing")
     if min(frame.pixel_spacing or (0.0,)) <= 0:
         raise InvalidGeometry(f"{file.path}: PixelSpacing must be above 0 mm; got {frame.pixel_spacing}")
-    if _cosine_error(frame) > _COSINE_TOLERANCE:
+    if _cosine_error(frame.orientation) > _COSINE_TOLERANCE:
         raise InvalidGeometry(
             f"{file.path}: ImageOrientationPatient must be two perpendicular unit vectors; got {frame.orientation}"
         )
 
 
-def _cosine_error(frame: Frame) -> float:
+@lru_cache(maxsize=256)  # the slices of a stack have the same
+def _cosine_error(orientation: tuple[float, ...] | None) -> float:
     """By how much the direction cosines miss being two perpendicular unit vectors."""
-    row, column = np.reshape(np.array(frame.orientation), (2, 3))
+    row, column = np.reshape(np.array(orientation), (2, 3))
     return float(max(abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(np.dot(row, column))))
 
 
 def _frame_notes(frames: list[Frame]) -> list[str]:
     """What is odd about the frames but stays as it is stored."""
     notes = []
-    error = max(_cosine_error(frame) for frame in frames)
+    error = max(_cosine_error(frame.orientation) for frame in frames)
     if error > _COSINE_ROUNDING:
         notes.append(f"ImageOrientationPatient was {error:.1e} off perpendicular unit vectors: normalized")
     if any(frame.file.photometric == "MONOCHROME1" for frame in frames):
@@ -189,7 +191,7 @@ def _geometry(first: Frame, step: NDArray[np.float64], n_slices: int, name: str)
 def _exact_cosines(frame: Frame) -> NDArray[np.float64]:
     """(2, 3) the direction cosines, made perpendicular unit vectors where they are off by more than rounding."""
     cosines = np.reshape(np.array(frame.orientation, dtype=np.float64), (2, 3))
-    if _cosine_error(frame) <= _COSINE_ROUNDING:
+    if _cosine_error(frame.orientation) <= _COSINE_ROUNDING:
         return cosines
     left, _, right = np.linalg.svd(cosines, full_matrices=False)
     exact: NDArray[np.float64] = left @ right

@@ -152,11 +152,12 @@ def load_volume(
     notes: list[str] = []
     for channel, (files, unit) in enumerate(zip(scan.files, wanted, strict=True)):
         if scan.format == "dicom":
-            read_notes = _load_dicom_into(array[channel], scan, channel, unit, weight_kg)
+            n_bad, read_notes = _load_dicom_into(array[channel], scan, channel, unit, weight_kg)
         else:
             array[channel], read_notes = _load_file(scan, channel, unit)
-        notes += [*read_notes, *_filled_notes(array[channel], nan_as, files, scan.case_id)]
-    return Volume(array, scan.geometry, _channel_names(scan), tuple(notes))
+            n_bad = count_non_finite(array[channel])
+        notes += [*read_notes, *_filled_notes(array[channel], n_bad, nan_as, files, scan.case_id)]
+    return Volume(array, scan.geometry, _channel_names(scan), tuple(notes), check_finite=False)
 
 
 def hash_inputs(scan: Scan) -> tuple[str, ...]:
@@ -215,15 +216,14 @@ def _empty_array(scan: Scan) -> NDArray[np.float32]:
 
 def _load_dicom_into(
     array: NDArray[np.float32], scan: Scan, channel: int, unit: Units, weight_kg: float | None
-) -> tuple[str, ...]:
-    """Fill one channel, and say what was done beside reading and rescaling it."""
+) -> tuple[int, tuple[str, ...]]:
+    """Fill one channel: how many voxels are NaN or infinite, and what was done beside reading and rescaling."""
     stack = _layout(scan, channel)
     scale = suv_scale(scan.files[channel], weight_kg) if unit == "suv" else None
-    read_stack_into(stack, array)
     if scale is None or scale.note is None:
-        return stack.notes
-    array /= np.float32(scale.stored_per_suv)
-    return (*stack.notes, scale.note)
+        return read_stack_into(stack, array), stack.notes
+    n_bad = read_stack_into(stack, array, divisor=np.float32(scale.stored_per_suv))
+    return n_bad, (*stack.notes, scale.note)
 
 
 def _layout(scan: Scan, channel: int) -> OrderedStack:
@@ -234,10 +234,9 @@ def _layout(scan: Scan, channel: int) -> OrderedStack:
 
 
 def _filled_notes(
-    array: NDArray[np.float32], nan_as: float | None, files: Sequence[Path], case_id: str
+    array: NDArray[np.float32], n_bad: int, nan_as: float | None, files: Sequence[Path], case_id: str
 ) -> tuple[str, ...]:
-    """Fill NaN and infinity in place, and say so; or refuse them."""
-    n_bad = count_non_finite(array)
+    """Fill the NaN and infinite voxels, `n_bad` of them, in place, and say so; or refuse them."""
     if not n_bad:
         return ()
     where = files[0] if len(files) == 1 else files[0].parent

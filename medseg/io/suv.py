@@ -21,7 +21,7 @@ from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
 from medseg.errors import UnsupportedUnits, UsageError
-from medseg.io.dicom_headers import lenient_parsing, number_tag, read_header, tag_value, text_tag, texts_tag
+from medseg.io.dicom_headers import Tags, lenient_parsing, number_tag, read_header, tag_value, text_tag, texts_tag
 
 __all__ = ["SuvScale", "suv_scale"]
 
@@ -73,12 +73,12 @@ def suv_scale(files: Sequence[Path], weight_kg: float | None = None) -> SuvScale
         raise UsageError(f"weight_kg must be a number above 0; got {weight_kg}")
     path = files[0]
     with lenient_parsing():
-        tags = read_header(path, _SERIES_TAGS).tags
+        tags = read_header(path, _SERIES_TAGS).dataset
         slices = [(file, read_header(file, _SLICE_TAGS).tags) for file in files]
         return _series_scale(tags, slices, path, weight_kg)
 
 
-_Slices = Sequence[tuple[Path, Dataset]]
+_Slices = Sequence[tuple[Path, Tags]]
 
 
 def _series_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
@@ -198,7 +198,7 @@ def _scan_start(tags: Dataset, slices: _Slices, path: Path) -> datetime:
     return min(known)
 
 
-def _moment(tags: Dataset, date_keyword: str, time_keyword: str, path: Path) -> datetime | None:
+def _moment(tags: Tags, date_keyword: str, time_keyword: str, path: Path) -> datetime | None:
     date, time = text_tag(tags, date_keyword, path), text_tag(tags, time_keyword, path)
     if not date or not time:
         return None
