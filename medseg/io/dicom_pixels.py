@@ -6,8 +6,6 @@ Uncompressed frames are read straight from their place in the file; all others g
 from __future__ import annotations
 
 import logging
-import math
-import mmap
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +30,9 @@ from medseg.io.dicom_grid import OrderedStack
 from medseg.io.dicom_headers import lenient_parsing
 from medseg.io.dicom_rescale import rescale_into
 from medseg.io.memory import usable_cores
+from medseg.io.slice_memory import make_pages
 
-__all__ = ["empty_slices", "have_same_pixels", "read_stack_into"]
+__all__ = ["have_same_pixels", "read_stack_into"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,22 +63,6 @@ _CODECS = {
 
 # before GDCM, which ends the process where others raise
 _FIRST_PLUGIN = {"pyjpegls": "pyjpegls", "pylibjpeg-openjpeg": "pylibjpeg", "pylibjpeg-rle": "pylibjpeg"}
-
-
-def empty_slices(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array of float32 to read slices into, of ordinary memory pages.
-
-    numpy asks the kernel for huge pages. An array that is filled once, slice by slice, gains nothing by them, and on
-    virtual machines the first touch of a huge page costs several times as much (1.9 s against 0.6 s for 600 MiB).
-    """
-    n_bytes = math.prod(shape) * np.dtype(np.float32).itemsize
-    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
-        return np.empty(shape, dtype=np.float32)
-    try:
-        pages = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (OSError, ValueError, OverflowError) as error:
-        raise MemoryError(f"{n_bytes >> 20} MiB for a volume of shape {shape}: {error}") from error
-    return np.frombuffer(pages, dtype=np.float32).reshape(shape)
 
 
 def read_stack_into(stack: OrderedStack, out: NDArray[np.float32], divisor: np.float32 | None = None) -> int:
@@ -138,6 +121,7 @@ def _fill(frames: Sequence[Frame], slices: NDArray[np.float32], divisor: np.floa
         for members in files[start : start + _FILES_A_TASK]:
             wanted = [frame for _, frame in members]
             for (number, frame), stored in zip(members, _stored_frames(wanted), strict=True):
+                make_pages(slices[number])
                 n_bad += rescale_into(frame, stored, slices[number], divisor)
         return n_bad
 

@@ -16,9 +16,10 @@ from medseg.core.volume import Units, Volume, count_non_finite
 from medseg.errors import ChannelMismatch, GridMismatch, NonFiniteVoxels, UsageError
 from medseg.io.channels import Channel, SeriesChoice, read_channel
 from medseg.io.dicom_grid import OrderedStack
-from medseg.io.dicom_pixels import empty_slices, read_stack_into
+from medseg.io.dicom_pixels import read_stack_into
 from medseg.io.hashes import sha256_of_files
 from medseg.io.memory import check_fits_memory
+from medseg.io.slice_memory import empty_slices
 from medseg.io.suv import suv_scale
 from medseg.io.volume_files import read_volume_array
 
