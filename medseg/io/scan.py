@@ -105,6 +105,7 @@ def scan_of(channels: Sequence[Channel], case_id: str | None = None) -> Scan:
         modality=first.modality,
         dicom=tuple(channel.identifiers for channel in channels if channel.identifiers is not None),
         layouts=tuple(channel.layout for channel in channels if channel.layout is not None),
+        notes=tuple(dict.fromkeys(note for channel in channels for note in channel.notes)),
     )
 
 
@@ -150,7 +151,7 @@ def load_volume(
         raise UsageError(f"nan_as must be a finite number; got {nan_as}")
     check_fits_memory(4 * scan.n_channels * math.prod(scan.geometry.shape), scan.case_id)
     array = _empty_array(scan)
-    notes: list[str] = []
+    notes = list(scan.notes)
     for channel, (files, unit) in enumerate(zip(scan.files, wanted, strict=True)):
         if scan.format == "dicom":
             n_bad, read_notes = _load_dicom_into(array[channel], scan, channel, unit, weight_kg)
