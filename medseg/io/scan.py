@@ -20,7 +20,8 @@ from medseg.io.dicom_pixels import read_stack_into
 from medseg.io.hashes import sha256_of_files
 from medseg.io.memory import check_fits_memory
 from medseg.io.slice_memory import empty_slices
-from medseg.io.suv import suv_scale
+from medseg.io.suv import SuvScale, suv_scale
+from medseg.io.suv_enhanced import enhanced_suv_scale, is_enhanced_pet
 from medseg.io.volume_files import read_volume_array
 
 __all__ = ["hash_inputs", "load_volume", "read_scan", "scan_of"]
@@ -221,11 +222,17 @@ def _load_dicom_into(
 ) -> tuple[int, tuple[str, ...]]:
     """Fill one channel: how many voxels are NaN or infinite, and what was done beside reading and rescaling."""
     stack = _layout(scan, channel)
-    scale = suv_scale(scan.files[channel], weight_kg) if unit == "suv" else None
+    scale = _suv_scale(stack, scan.files[channel], weight_kg) if unit == "suv" else None
     if scale is None or scale.note is None:
         return read_stack_into(stack, array), stack.notes
     n_bad = read_stack_into(stack, array, divisor=np.float32(scale.stored_per_suv))
     return n_bad, (*stack.notes, scale.note)
+
+
+def _suv_scale(stack: OrderedStack, files: Sequence[Path], weight_kg: float | None) -> SuvScale:
+    if is_enhanced_pet(stack.frames[0]):
+        return enhanced_suv_scale(stack.frames, weight_kg)
+    return suv_scale(files, weight_kg)
 
 
 def _layout(scan: Scan, channel: int) -> OrderedStack:
