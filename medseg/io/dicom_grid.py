@@ -25,7 +25,7 @@ _STEP_TOLERANCE = 0.01  # of the slice spacing, and at least _STEP_TOLERANCE_MM
 _STEP_TOLERANCE_MM = 0.01
 _COSINE_TOLERANCE = 1e-3
 _COSINE_ROUNDING = 1e-5  # what decimal strings leave over
-_LARGEST_GAP_STEPS = 10  # a wider gap is no volume any more
+_LARGEST_GAP_STEPS = 10  # a lesion may lie whole within a wider gap: what is made up there is no volume any more
 
 SameFrames = Callable[[Frame, Frame], bool]
 
@@ -68,7 +68,7 @@ def order_frames(
         Whether two frames of one place hold the same pixels; then one is left out. None does not look at pixels, and
         takes them to be the same.
     allow_gaps
-        Lay a regular grid of the usual step across missing or irregular slices.
+        Lay a regular grid of the usual step across missing or irregular slices; not across gaps of more than 10 steps.
 
     Raises
     ------
@@ -231,11 +231,9 @@ def _across_gaps(
     _check_line(positions, normal, name)
     heights = positions @ normal - positions[0] @ normal
     usual, tolerance = _usual_step(positions, normal)
-    if np.diff(heights).max() > _LARGEST_GAP_STEPS * usual + tolerance:
-        raise IncompleteSeries(
-            f"{_describe_gaps(name, positions, normal, _uneven_steps(positions, normal))}. "
-            f"A gap of more than {_LARGEST_GAP_STEPS} slices is not filled"
-        )
+    widest = float(np.diff(heights).max())
+    if _is_too_wide(widest, usual, tolerance):
+        raise IncompleteSeries(_describe_gaps(name, positions, normal, _uneven_steps(positions, normal)))
     n_steps = max(round(float(heights[-1]) / usual), 1)
     if abs(heights[-1] - n_steps * usual) <= tolerance * n_steps:
         usual = float(heights[-1]) / n_steps  # the stored slices lie on the grid: keep them exactly
@@ -243,9 +241,17 @@ def _across_gaps(
         n_steps = int(heights[-1] / usual)
     between = tuple(_neighbors(heights, k * usual, tolerance) for k in range(n_steps + 1))
     n_made = sum(weight > 0 for _, weight in between)
-    note = f"--allow-gaps: {n_made} of {n_steps + 1} slices interpolated at a step of {usual:.4g} mm"
+    note = (
+        f"--allow-gaps: {n_made} of {n_steps + 1} slices interpolated at a step of {usual:.4g} mm; the widest gap is "
+        f"{widest:.4g} mm"
+    )
     step = (positions[-1] - positions[0]) * (usual / float(heights[-1]))
     return OrderedStack(frames, _geometry(frames[0], step, n_steps + 1, name), (*notes, note), between)
+
+
+def _is_too_wide(gap: float, usual: float, tolerance: float) -> bool:
+    """Whether a step between slices, mm, is not interpolated across."""
+    return gap > _LARGEST_GAP_STEPS * usual + tolerance
 
 
 def _neighbors(heights: NDArray[np.float64], height: float, tolerance: float) -> tuple[int, float]:
@@ -260,16 +266,19 @@ def _neighbors(heights: NDArray[np.float64], height: float, tolerance: float) ->
 def _describe_gaps(
     name: str, positions: NDArray[np.float64], normal: NDArray[np.float64], uneven: NDArray[np.intp]
 ) -> str:
-    usual, _ = _usual_step(positions, normal)
+    usual, tolerance = _usual_step(positions, normal)
     steps = np.diff(positions @ normal)
     n_missing = int(np.sum(np.maximum(np.rint(steps[uneven] / usual) - 1, 0)))
     gaps = ", ".join(f"{steps[gap]:.2f} mm after {_place(positions[gap], normal)}" for gap in uneven[:5])
     more = f" and {uneven.size - 5} more" if uneven.size > 5 else ""
     lacks = f"lacks about {n_missing} slice(s)" if n_missing else "is irregularly spaced"
-    return (
-        f"{name} {lacks}: steps of {gaps}{more}; {usual:.2f} mm elsewhere. Volumes would be wrong. "
-        "Fetch the series whole, or let --allow-gaps interpolate across"
+    advice = (
+        f"Fetch the series whole; a step of more than {_LARGEST_GAP_STEPS} times the usual one is not interpolated "
+        "across, not even with --allow-gaps"
+        if _is_too_wide(float(steps.max()), usual, tolerance)
+        else "Fetch the series whole, or let --allow-gaps interpolate across"
     )
+    return f"{name} {lacks}: steps of {gaps}{more}; {usual:.2f} mm elsewhere. Volumes would be wrong. {advice}"
 
 
 def _place(position: NDArray[np.float64], normal: NDArray[np.float64]) -> str:
