@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tarfile
 from pathlib import Path
 
 import nibabel as nib
@@ -40,6 +41,19 @@ def write_scan(path: Path, *, nan: bool = False) -> Path:
     image.set_sform(None, code=0)
     nib.save(image, path)
     return path
+
+
+def test_what_an_archive_lacked_stands_in_the_result(segmenter: object, tmp_path: Path) -> None:
+    path = tmp_path / "CANARY.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(write_scan(tmp_path / "scan.nii.gz"), "scan.nii.gz")
+        link = tarfile.TarInfo("CANARY")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    folder = medseg.write_case(medseg.segment_case(medseg.read_scan(path), segmenter), tmp_path / "out")
+    told = (folder / "result.json").read_text()
+    assert "archive: passed over 1 links" in json.loads(told)["provenance"]["notes"]
+    assert "CANARY" not in told
 
 
 def test_files_agree_with_each_other_and_lie_on_the_scans_grid(segmenter: object, tmp_path: Path) -> None:

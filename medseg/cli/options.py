@@ -28,7 +28,10 @@ __all__ = [
 
 AllowGaps = Annotated[
     bool,
-    typer.Option("--allow-gaps", help="Interpolate across missing or irregular DICOM slices and record that."),
+    typer.Option(
+        "--allow-gaps",
+        help="Interpolate across missing or irregular DICOM slices (gaps of up to 10 steps) and record that.",
+    ),
 ]
 CaseId = Annotated[
     str | None,

@@ -49,6 +49,9 @@ class Scan:
     layouts
         One entry a channel for DICOM: the reader's own record of where each slice is stored, so that headers are
         parsed once. Empty otherwise.
+    notes
+        What happened on the way to the files (members of an archive that were passed over, renamed or lost); goes into
+        the provenance.
     """
 
     case_id: str
@@ -58,6 +61,7 @@ class Scan:
     modality: str | None = None
     dicom: tuple[DicomIdentifiers, ...] = field(default=(), repr=False)
     layouts: tuple[object, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.case_id:

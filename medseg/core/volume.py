@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Literal
 
 import numpy as np
@@ -31,6 +31,8 @@ class Volume:
     notes
         What was done to the voxels beside reading and rescaling them (NaN filled, single axes dropped, unit taken on
         trust): goes into the provenance.
+    check_finite
+        False where the caller has proven that no voxel is NaN or infinite, so that they are not looked through again.
 
     Raises
     ------
@@ -44,14 +46,15 @@ class Volume:
     geometry: Geometry
     channels: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    check_finite: InitVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, check_finite: bool) -> None:
         array = np.asarray(self.array, dtype=np.float32).view()
         if array.ndim != 4 or array.shape[1:] != self.geometry.shape:
             raise GridMismatch(f"a volume on {self.geometry!r} needs an array (C, I, J, K); got shape {array.shape}")
         if len(self.channels) != array.shape[0]:
             raise GridMismatch(f"{array.shape[0]} channel(s) need as many names; got {self.channels}")
-        n_bad = count_non_finite(array)
+        n_bad = count_non_finite(array) if check_finite else 0
         if n_bad:
             raise NonFiniteVoxels(
                 f"{n_bad} of {array.size} voxels are NaN or infinite; medseg does not guess them (--nan-as VALUE fills)"

@@ -91,7 +91,7 @@ class UnpackedArchive:
     damaged
         Members that are not there; a scan that may have been one of them must not be used.
     notes
-        What was passed over, counted by reason.
+        How many members were passed over, renamed or not unpacked, by reason; no names, for these may be a patient's.
     """
 
     source: Path
@@ -169,9 +169,8 @@ def unpack_archive(
     bounds = limits or ArchiveLimits()
     progress = _Progress(bounds, source, _most_bytes(source, Path(folder), bounds))
     _unpack(source, Path(folder), progress, depth=0, shown="")
-    notes = tuple(f"{source.name}: passed over {count} {what}" for what, count in sorted(progress.skipped.items()))
     logger.info("unpacked %d members, %d damaged", progress.n_members, len(progress.damaged))
-    return UnpackedArchive(source, Path(folder), progress.renamed, tuple(progress.damaged), notes)
+    return UnpackedArchive(source, Path(folder), progress.renamed, tuple(progress.damaged), _notes(progress))
 
 
 @contextmanager
@@ -237,6 +236,15 @@ def _unpack(archive: Path, folder: Path, progress: _Progress, depth: int, shown:
             if relative.as_posix() != member.name:
                 progress.renamed[(folder / relative).as_posix()] = name
             _unpack_member(member, folder / relative, progress, depth, name)
+
+
+def _notes(progress: _Progress) -> tuple[str, ...]:
+    counts = {
+        **{f"passed over {{}} {what}": count for what, count in sorted(progress.skipped.items())},
+        "gave {} file(s) other names, for theirs are not safe": len(progress.renamed),
+        "could not unpack {} file(s)": len(progress.damaged),
+    }
+    return tuple(f"archive: {what.format(count)}" for what, count in counts.items() if count)
 
 
 def _members(archive: Path, progress: _Progress) -> Iterator[Member]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.core.geometry import Geometry
@@ -55,6 +55,7 @@ class Channel:
     modality: str | None = None
     identifiers: DicomIdentifiers | None = None
     layout: OrderedStack | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_channel(path: Path, series: SeriesChoice, salt: str, allow_gaps: bool) -> Channel:
@@ -137,7 +138,7 @@ def _channel_in_archive(archive: Path, series: SeriesChoice, salt: str, allow_ga
         raise type(error)(f"{told}. {losses}" if losses else told) from error
     if losses and (channel.format == "dicom" or any(is_volume_name(member.name) for member in unpacked.damaged)):
         raise UnreadableImage(f"{archive}: {losses}. They may be part of the scan; fetch the archive anew")
-    return channel
+    return replace(channel, notes=unpacked.notes)
 
 
 def _channel_in_folder(folder: Path, series: SeriesChoice, salt: str, allow_gaps: bool) -> Channel:

@@ -21,9 +21,10 @@ from medseg.errors import UnreadableImage
 from medseg.io.dicom_headers import (
     Header,
     PixelElement,
+    Tags,
+    find_header,
     number_tag,
     numbers_tag,
-    read_header,
     tag_value,
     text_tag,
     texts_tag,
@@ -141,15 +142,19 @@ class NoImage:
     series_description: str = ""
 
 
-def read_frames(path: Path) -> tuple[Frame, ...] | NoImage:
+def read_frames(path: Path) -> tuple[Frame, ...] | NoImage | None:
     """The frames of a DICOM file, or what it is if it holds no gray frames (structure set, report, screenshot, ...).
+
+    None if the file is no DICOM, by content.
 
     Raises
     ------
     UnreadableImage
-        If the file is truncated, or a tag is malformed.
+        If the file is truncated, a tag is malformed, or the file is named like DICOM but is none.
     """
-    header = read_header(path, _TAGS)
+    header = find_header(path, _TAGS)
+    if header is None:
+        return None
     tags = header.tags
     what = _what_else(header)
     if what is not None:
@@ -199,7 +204,7 @@ def _sop_class(header: Header) -> str:
     return text_tag(header.tags, "SOPClassUID", header.path) or header.meta_sop_class
 
 
-def _description(tags: Dataset) -> str:
+def _description(tags: Tags) -> str:
     """The series description, or nothing where its alphabet cannot be read: nothing depends on it."""
     try:
         return text_tag(tags, "SeriesDescription", Path())
@@ -209,7 +214,9 @@ def _description(tags: Dataset) -> str:
 
 def _image_file(header: Header) -> ImageFile:
     tags, path = header.tags, header.path
-    file = ImageFile(
+    rows, columns = _whole(tags, "Rows", path), _whole(tags, "Columns", path)
+    n_frames, pixels = _whole(tags, "NumberOfFrames", path, 1), _pixel_storage(header)
+    return ImageFile(
         path=path,
         sop_class=_sop_class(header),
         instance_uid=text_tag(tags, "SOPInstanceUID", path),
@@ -220,13 +227,13 @@ def _image_file(header: Header) -> ImageFile:
         series_number=text_tag(tags, "SeriesNumber", path),
         series_description=_description(tags),
         units=text_tag(tags, "Units", path) or None,
-        rows=_whole(tags, "Rows", path),
-        columns=_whole(tags, "Columns", path),
-        n_frames=_whole(tags, "NumberOfFrames", path, 1),
+        rows=rows,
+        columns=columns,
+        n_frames=n_frames,
         photometric=text_tag(tags, "PhotometricInterpretation", path),
-        pixels=_pixel_storage(header),
+        pixels=pixels,
+        fault=_missing_pixels(pixels, rows * columns * n_frames, header.file_bytes),
     )
-    return replace(file, fault=_missing_pixels(file, header.file_bytes))
 
 
 def _pixel_storage(header: Header) -> PixelStorage:
@@ -243,13 +250,13 @@ def _pixel_storage(header: Header) -> PixelStorage:
     )
 
 
-def _missing_pixels(file: ImageFile, file_bytes: int) -> str | None:
+def _missing_pixels(pixels: PixelStorage, n_pixels: int, file_bytes: int) -> str | None:
     """What is wrong with the pixels, as far as their length and the file's size tell."""
-    element = file.pixels.element
+    element = pixels.element
     if element is None:
-        is_deflated = file.pixels.transfer_syntax == DeflatedExplicitVRLittleEndian
+        is_deflated = pixels.transfer_syntax == DeflatedExplicitVRLittleEndian
         return None if is_deflated else "the file ends before its pixels"
-    promised = file.rows * file.columns * file.n_frames * file.pixels.bits_allocated // 8
+    promised = n_pixels * pixels.bits_allocated // 8
     stored = file_bytes - element.offset
     if element.n_bytes is None:
         is_bomb = promised > max(_BOMB_BYTES, _MOST_COMPRESSED * stored)
@@ -258,7 +265,7 @@ def _missing_pixels(file: ImageFile, file_bytes: int) -> str | None:
     return f"{stored} bytes of pixels; the header promises {promised}" if stored < promised else None
 
 
-def _whole(tags: Dataset, keyword: str, path: Path, default: int | None = None) -> int:
+def _whole(tags: Tags, keyword: str, path: Path, default: int | None = None) -> int:
     value = number_tag(tags, keyword, path)
     if value is None and default is not None:
         return default
@@ -267,7 +274,7 @@ def _whole(tags: Dataset, keyword: str, path: Path, default: int | None = None) 
     return int(value)
 
 
-def _classic_frame(file: ImageFile, tags: Dataset) -> Frame:
+def _classic_frame(file: ImageFile, tags: Tags) -> Frame:
     path = file.path
     slope = number_tag(tags, "RescaleSlope", path)
     return Frame(
@@ -282,12 +289,12 @@ def _classic_frame(file: ImageFile, tags: Dataset) -> Frame:
         slice_spacing=number_tag(tags, "SpacingBetweenSlices", path),
         slope=1.0 if slope is None else slope,
         intercept=number_tag(tags, "RescaleIntercept", path) or 0.0,
-        has_lut="ModalityLUTSequence" in tags and bool(tags.ModalityLUTSequence),
+        has_lut=bool(tag_value(tags, "ModalityLUTSequence", path)),
         keys=_keys(file, tags),
     )
 
 
-def _keys(file: ImageFile, tags: Dataset) -> FrameKeys:
+def _keys(file: ImageFile, tags: Tags) -> FrameKeys:
     path = file.path
     temporal = number_tag(tags, "TemporalPositionIdentifier", path)
     return FrameKeys(
@@ -308,12 +315,12 @@ def _keys(file: ImageFile, tags: Dataset) -> FrameKeys:
     )
 
 
-def _floats(tags: Dataset, keyword: str, path: Path) -> tuple[float, ...] | None:
+def _floats(tags: Tags, keyword: str, path: Path) -> tuple[float, ...] | None:
     value = tag_value(tags, keyword, path)
     return tuple(float(part) for part in value) if value and not isinstance(value, str) else None
 
 
-def _enhanced_frames(file: ImageFile, tags: Dataset) -> tuple[Frame, ...]:
+def _enhanced_frames(file: ImageFile, tags: Tags) -> tuple[Frame, ...]:
     """One frame for each item of the per-frame functional groups, what they lack taken from the shared ones."""
     per_frame = tag_value(tags, "PerFrameFunctionalGroupsSequence", file.path) or []
     shared = tag_value(tags, "SharedFunctionalGroupsSequence", file.path) or [Dataset()]
@@ -362,7 +369,7 @@ def _mosaic_frames(frame: Frame, layout: MosaicLayout) -> tuple[Frame, ...]:
     )
 
 
-def _stepped_frames(frame: Frame, tags: Dataset) -> tuple[Frame, ...]:
+def _stepped_frames(frame: Frame, tags: Tags) -> tuple[Frame, ...]:
     """Frames of a nuclear medicine reconstruction: SpacingBetweenSlices apart along the normal, its sign counting."""
     file = frame.file
     detectors = tag_value(tags, "DetectorInformationSequence", file.path) or []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ _STEP_TOLERANCE = 0.01  # of the slice spacing, and at least _STEP_TOLERANCE_MM
 _STEP_TOLERANCE_MM = 0.01
 _COSINE_TOLERANCE = 1e-3
 _COSINE_ROUNDING = 1e-5  # what decimal strings leave over
-_LARGEST_GAP_STEPS = 10  # a wider gap is no volume any more
+_LARGEST_GAP_STEPS = 10  # a lesion may lie whole within a wider gap: what is made up there is no volume any more
 
 SameFrames = Callable[[Frame, Frame], bool]
 
@@ -67,7 +68,7 @@ def order_frames(
         Whether two frames of one place hold the same pixels; then one is left out. None does not look at pixels, and
         takes them to be the same.
     allow_gaps
-        Lay a regular grid of the usual step across missing or irregular slices.
+        Lay a regular grid of the usual step across missing or irregular slices; not across gaps of more than 10 steps.
 
     Raises
     ------
@@ -113,22 +114,23 @@ def _check_frame(frame: Frame) -> None:
         raise InvalidGeometry(f"{file.path} does not say where it lies: {missing} is missing")
     if min(frame.pixel_spacing or (0.0,)) <= 0:
         raise InvalidGeometry(f"{file.path}: PixelSpacing must be above 0 mm; got {frame.pixel_spacing}")
-    if _cosine_error(frame) > _COSINE_TOLERANCE:
+    if _cosine_error(frame.orientation) > _COSINE_TOLERANCE:
         raise InvalidGeometry(
             f"{file.path}: ImageOrientationPatient must be two perpendicular unit vectors; got {frame.orientation}"
         )
 
 
-def _cosine_error(frame: Frame) -> float:
+@lru_cache(maxsize=256)  # the slices of a stack have the same
+def _cosine_error(orientation: tuple[float, ...] | None) -> float:
     """By how much the direction cosines miss being two perpendicular unit vectors."""
-    row, column = np.reshape(np.array(frame.orientation), (2, 3))
+    row, column = np.reshape(np.array(orientation), (2, 3))
     return float(max(abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(np.dot(row, column))))
 
 
 def _frame_notes(frames: list[Frame]) -> list[str]:
     """What is odd about the frames but stays as it is stored."""
     notes = []
-    error = max(_cosine_error(frame) for frame in frames)
+    error = max(_cosine_error(frame.orientation) for frame in frames)
     if error > _COSINE_ROUNDING:
         notes.append(f"ImageOrientationPatient was {error:.1e} off perpendicular unit vectors: normalized")
     if any(frame.file.photometric == "MONOCHROME1" for frame in frames):
@@ -189,7 +191,7 @@ def _geometry(first: Frame, step: NDArray[np.float64], n_slices: int, name: str)
 def _exact_cosines(frame: Frame) -> NDArray[np.float64]:
     """(2, 3) the direction cosines, made perpendicular unit vectors where they are off by more than rounding."""
     cosines = np.reshape(np.array(frame.orientation, dtype=np.float64), (2, 3))
-    if _cosine_error(frame) <= _COSINE_ROUNDING:
+    if _cosine_error(frame.orientation) <= _COSINE_ROUNDING:
         return cosines
     left, _, right = np.linalg.svd(cosines, full_matrices=False)
     exact: NDArray[np.float64] = left @ right
@@ -229,11 +231,9 @@ def _across_gaps(
     _check_line(positions, normal, name)
     heights = positions @ normal - positions[0] @ normal
     usual, tolerance = _usual_step(positions, normal)
-    if np.diff(heights).max() > _LARGEST_GAP_STEPS * usual + tolerance:
-        raise IncompleteSeries(
-            f"{_describe_gaps(name, positions, normal, _uneven_steps(positions, normal))}. "
-            f"A gap of more than {_LARGEST_GAP_STEPS} slices is not filled"
-        )
+    widest = float(np.diff(heights).max())
+    if _is_too_wide(widest, usual, tolerance):
+        raise IncompleteSeries(_describe_gaps(name, positions, normal, _uneven_steps(positions, normal)))
     n_steps = max(round(float(heights[-1]) / usual), 1)
     if abs(heights[-1] - n_steps * usual) <= tolerance * n_steps:
         usual = float(heights[-1]) / n_steps  # the stored slices lie on the grid: keep them exactly
@@ -241,9 +241,17 @@ def _across_gaps(
         n_steps = int(heights[-1] / usual)
     between = tuple(_neighbors(heights, k * usual, tolerance) for k in range(n_steps + 1))
     n_made = sum(weight > 0 for _, weight in between)
-    note = f"--allow-gaps: {n_made} of {n_steps + 1} slices interpolated at a step of {usual:.4g} mm"
+    note = (
+        f"--allow-gaps: {n_made} of {n_steps + 1} slices interpolated at a step of {usual:.4g} mm; the widest gap is "
+        f"{widest:.4g} mm"
+    )
     step = (positions[-1] - positions[0]) * (usual / float(heights[-1]))
     return OrderedStack(frames, _geometry(frames[0], step, n_steps + 1, name), (*notes, note), between)
+
+
+def _is_too_wide(gap: float, usual: float, tolerance: float) -> bool:
+    """Whether a step between slices, mm, is not interpolated across."""
+    return gap > _LARGEST_GAP_STEPS * usual + tolerance
 
 
 def _neighbors(heights: NDArray[np.float64], height: float, tolerance: float) -> tuple[int, float]:
@@ -258,16 +266,19 @@ def _neighbors(heights: NDArray[np.float64], height: float, tolerance: float) ->
 def _describe_gaps(
     name: str, positions: NDArray[np.float64], normal: NDArray[np.float64], uneven: NDArray[np.intp]
 ) -> str:
-    usual, _ = _usual_step(positions, normal)
+    usual, tolerance = _usual_step(positions, normal)
     steps = np.diff(positions @ normal)
     n_missing = int(np.sum(np.maximum(np.rint(steps[uneven] / usual) - 1, 0)))
     gaps = ", ".join(f"{steps[gap]:.2f} mm after {_place(positions[gap], normal)}" for gap in uneven[:5])
     more = f" and {uneven.size - 5} more" if uneven.size > 5 else ""
     lacks = f"lacks about {n_missing} slice(s)" if n_missing else "is irregularly spaced"
-    return (
-        f"{name} {lacks}: steps of {gaps}{more}; {usual:.2f} mm elsewhere. Volumes would be wrong. "
-        "Fetch the series whole, or let --allow-gaps interpolate across"
+    advice = (
+        f"Fetch the series whole; a step of more than {_LARGEST_GAP_STEPS} times the usual one is not interpolated "
+        "across, not even with --allow-gaps"
+        if _is_too_wide(float(steps.max()), usual, tolerance)
+        else "Fetch the series whole, or let --allow-gaps interpolate across"
     )
+    return f"{name} {lacks}: steps of {gaps}{more}; {usual:.2f} mm elsewhere. Volumes would be wrong. {advice}"
 
 
 def _place(position: NDArray[np.float64], normal: NDArray[np.float64]) -> str:

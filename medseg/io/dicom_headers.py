@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydicom import Dataset, config, dcmread
-from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -30,11 +29,13 @@ from pydicom.uid import (
 )
 
 from medseg.errors import UnreadableImage
-from medseg.io.header_scan import ScannedHeader, scan_header
+from medseg.io.header_scan import ScannedHeader, ScannedTags, scan_header
 
 __all__ = [
     "Header",
     "PixelElement",
+    "Tags",
+    "find_header",
     "is_dicom",
     "lenient_parsing",
     "number_tag",
@@ -47,9 +48,11 @@ __all__ = [
 ]
 
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-_CHARACTER_SET = BaseTag(0x00080005)
 _PREAMBLE_BYTES = 128
+_WINDOW_BYTES = 1 << 16  # what is looked through; longer headers are parsed
 _ASCII_VRS = ("AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI")  # whatever SpecificCharacterSet says
+_TEXT_VRS = ("LO", "SH")  # by SpecificCharacterSet, but plain characters are the same in all of them
+_ESCAPE = b"\x1b"  # to another alphabet
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _META_BYTES = 4096
 _INFLATE_BYTES = 1 << 20
@@ -57,6 +60,9 @@ _MOST_INFLATED_BYTES = 1 << 30
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _LONG_LENGTH_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT")
 _LONGEST_FIRST_ELEMENT = 1 << 16  # bytes; the first element of a real header is a length, a version or an image type
+
+
+Tags = Dataset | ScannedTags
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +82,16 @@ class Header:
     """
 
     path: Path
-    tags: Dataset
+    tags: Tags
     transfer_syntax: str
     meta_sop_class: str
     pixels: PixelElement | None
     file_bytes: int
+
+    @property
+    def dataset(self) -> Dataset:
+        """The tags as a data set of pydicom."""
+        return self.tags.dataset if isinstance(self.tags, ScannedTags) else self.tags
 
 
 def is_dicom(path: Path) -> bool:
@@ -89,7 +100,11 @@ def is_dicom(path: Path) -> bool:
     A file that lacks the preamble and the file meta information is told by its first element.
     """
     with path.open("rb") as file:
-        found = _starts_like_dicom(file.read(_PREAMBLE_BYTES + 4))
+        return _is_dicom(path, file.read(_PREAMBLE_BYTES + 4))
+
+
+def _is_dicom(path: Path, head: bytes) -> bool:
+    found = _starts_like_dicom(head[: _PREAMBLE_BYTES + 4])
     if not found and path.suffix.lower() in _DICOM_SUFFIXES and not path.name.startswith("."):
         raise UnreadableImage(f"{path} is named like a DICOM file but is none")
     return found
@@ -114,16 +129,33 @@ def read_header(path: Path, keywords: Sequence[str | int]) -> Header:
     UnreadableImage
         If the header is damaged.
     """
+    with path.open("rb") as file:
+        return _header(path, file, file.read(_WINDOW_BYTES), keywords)
+
+
+def find_header(path: Path, keywords: Sequence[str | int]) -> Header | None:
+    """`read_header` of a DICOM file, None for any other file, which is opened once.
+
+    Raises
+    ------
+    UnreadableImage
+        If the header is damaged, or the file is named like DICOM but is none.
+    """
+    with path.open("rb") as file:
+        window = file.read(_WINDOW_BYTES)
+        return _header(path, file, window, keywords) if _is_dicom(path, window) else None
+
+
+def _header(path: Path, file: BufferedReader, window: bytes, keywords: Sequence[str | int]) -> Header:
     wanted = _tags_of(tuple(keywords))
     try:
-        with path.open("rb") as file:
-            file_bytes = os.fstat(file.fileno()).st_size
-            scanned = scan_header(file, wanted, file_bytes)
-            if scanned is not None:
-                return _from_scan(path, scanned, file_bytes)
-            _check_deflated(file, path)
-            file.seek(0)
-            return _from_parse(path, file, wanted, file_bytes)
+        file_bytes = os.fstat(file.fileno()).st_size
+        scanned = scan_header(window, wanted, file_bytes)
+        if scanned is not None:
+            return _from_scan(path, scanned, file_bytes)
+        _check_deflated(file, path)
+        file.seek(0)
+        return _from_parse(path, file, wanted, file_bytes)
     except UnreadableImage:
         raise
     except Exception as error:  # a damaged header makes pydicom raise almost anything
@@ -152,10 +184,7 @@ def _from_scan(path: Path, scanned: ScannedHeader, file_bytes: int) -> Header:
     if scanned.pixels is not None:
         tag, offset, length = scanned.pixels
         pixels = PixelElement(tag, offset, None if length == _UNDEFINED_LENGTH else length)
-    tags = Dataset(scanned.elements)
-    if (alphabet := tags.get_item(_CHARACTER_SET)) is not None and isinstance(alphabet.value, bytes):
-        tags.set_original_encoding(scanned.transfer_syntax == ImplicitVRLittleEndian, True, _alphabets(alphabet.value))
-    return Header(path, tags, scanned.transfer_syntax, scanned.meta_sop_class, pixels, file_bytes)
+    return Header(path, scanned.tags, scanned.transfer_syntax, scanned.meta_sop_class, pixels, file_bytes)
 
 
 def _from_parse(path: Path, file: BufferedReader, wanted: frozenset[int], file_bytes: int) -> Header:
@@ -175,30 +204,30 @@ def read_tags(path: Path, keywords: Sequence[str | int]) -> Dataset:
         If the header is damaged.
     """
     with lenient_parsing():
-        return read_header(path, keywords).tags
+        return read_header(path, keywords).dataset
 
 
-def number_tag(tags: Dataset, keyword: str, path: Path) -> float | None:
+def number_tag(tags: Tags, keyword: str, path: Path) -> float | None:
     """One finite number, or None where the tag is absent or empty; UnreadableImage names a malformed one."""
     numbers = numbers_tag(tags, keyword, 1, path)
     return None if numbers is None else numbers[0]
 
 
-def numbers_tag(tags: Dataset, keyword: str, count: int, path: Path) -> tuple[float, ...] | None:
+def numbers_tag(tags: Tags, keyword: str, count: int, path: Path) -> tuple[float, ...] | None:
     """`count` finite numbers, or None where the tag is absent or empty; UnreadableImage names a malformed one."""
     value = tag_value(tags, keyword, path)
     if value is None or value == "":
         return None
     try:
-        numbers = tuple(float(part) for part in (value if count > 1 and not isinstance(value, str) else (value,)))
+        numbers = tuple(map(float, value if count > 1 and not isinstance(value, str) else (value,)))
     except (TypeError, ValueError) as error:
         raise UnreadableImage(f"{path}: {keyword} is malformed: {value!r}") from error
-    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise UnreadableImage(f"{path}: {keyword} must be {count} finite number(s); got {value!r}")
     return numbers
 
 
-def text_tag(tags: Dataset, keyword: str, path: Path, required: bool = False) -> str:
+def text_tag(tags: Tags, keyword: str, path: Path, required: bool = False) -> str:
     """A text, empty where the tag is absent; UnreadableImage if it is required."""
     value = tag_value(tags, keyword, path)
     text = "" if value is None else str(value).strip()
@@ -207,7 +236,7 @@ def text_tag(tags: Dataset, keyword: str, path: Path, required: bool = False) ->
     return text
 
 
-def texts_tag(tags: Dataset, keyword: str, path: Path) -> tuple[str, ...]:
+def texts_tag(tags: Tags, keyword: str, path: Path) -> tuple[str, ...]:
     """All values of a text tag, none where it is absent."""
     value = tag_value(tags, keyword, path)
     if value is None or value == "":
@@ -215,10 +244,12 @@ def texts_tag(tags: Dataset, keyword: str, path: Path) -> tuple[str, ...]:
     return (value.strip(),) if isinstance(value, str) else tuple(str(part).strip() for part in value)
 
 
-def tag_value(tags: Dataset, keyword: str, path: Path) -> Any:
+def tag_value(tags: Tags, keyword: str, path: Path) -> Any:
     """A tag's value, None where it is absent; what cannot be converted fails here."""
     tag, vr = _tag_and_vr(keyword)
     try:
+        if isinstance(tags, ScannedTags):
+            return _scanned_value(tags, tag, vr)
         element = tags.get_item(tag)
         if element is None:
             return None
@@ -232,10 +263,19 @@ def tag_value(tags: Dataset, keyword: str, path: Path) -> Any:
         raise UnreadableImage(f"{path}: {keyword} is malformed: {error}") from error
 
 
+def _scanned_value(tags: ScannedTags, tag: int, vr: str) -> Any:
+    value = tags.values.get(tag)
+    if value is None:
+        return None
+    if vr in _ASCII_VRS or (vr in _TEXT_VRS and value.isascii() and _ESCAPE not in value):
+        return _ascii_value(value)
+    return int.from_bytes(value, "little") if vr == "US" and len(value) == 2 else tags.dataset[tag].value
+
+
 @lru_cache(maxsize=256)
-def _tag_and_vr(keyword: str) -> tuple[BaseTag, str]:
+def _tag_and_vr(keyword: str) -> tuple[int, str]:
     tag = Tag(keyword)
-    return tag, dictionary_VR(tag)
+    return int(tag), dictionary_VR(tag)  # a plain number: pydicom's are slow to compare
 
 
 @lru_cache(maxsize=4096)
@@ -244,12 +284,6 @@ def _ascii_value(value: bytes) -> str | list[str]:
     text = value.decode("latin-1").rstrip("\0 ")
     parts = [part.strip() for part in text.split("\\")]
     return parts[0] if len(parts) == 1 else parts
-
-
-@lru_cache(maxsize=64)
-def _alphabets(value: bytes) -> list[str]:
-    """Python's names of the alphabets that SpecificCharacterSet names."""
-    return convert_encodings(_ascii_value(value))
 
 
 @lru_cache(maxsize=64)

@@ -1,14 +1,11 @@
 """The pixels of DICOM frames: stored numbers out of any transfer syntax, and these rescaled into a volume.
 
-Uncompressed frames are read straight from their place in the file; all others go through pydicom's decoders. Stored
-numbers of up to 16 bits are exact in float32, and a rescale that is not exact there is worked out in float64.
+Uncompressed frames are read straight from their place in the file; all others go through pydicom's decoders.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import mmap
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,20 +20,24 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLossless, JPEGLosslessSV1
 
+from medseg.core.volume import count_non_finite
 from medseg.errors import UnreadableImage
 from medseg.io.codestream import codestream_size
 from medseg.io.dicom_frames import Frame, ImageFile
 from medseg.io.dicom_grid import OrderedStack
 from medseg.io.dicom_headers import lenient_parsing
+from medseg.io.dicom_rescale import rescale_into
+from medseg.io.memory import usable_cores
+from medseg.io.slice_memory import make_pages
 
-__all__ = ["empty_slices", "have_same_pixels", "read_stack_into"]
+__all__ = ["have_same_pixels", "read_stack_into"]
 
 logger = logging.getLogger(__name__)
 
-_N_THREADS = 2
+_MOST_THREADS = 8  # each holds a frame; more would wait for each other's memory
+_FILES_A_TASK = 8
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = [
     *("PixelData", "FloatPixelData", "DoubleFloatPixelData", "Rows", "Columns", "NumberOfFrames"),
@@ -64,24 +65,11 @@ _CODECS = {
 _FIRST_PLUGIN = {"pyjpegls": "pyjpegls", "pylibjpeg-openjpeg": "pylibjpeg", "pylibjpeg-rle": "pylibjpeg"}
 
 
-def empty_slices(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array of float32 to read slices into, of ordinary memory pages.
-
-    numpy asks the kernel for huge pages. An array that is filled once, slice by slice, gains nothing by them, and on
-    virtual machines the first touch of a huge page costs several times as much (1.9 s against 0.6 s for 600 MiB).
-    """
-    n_bytes = math.prod(shape) * np.dtype(np.float32).itemsize
-    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
-        return np.empty(shape, dtype=np.float32)
-    try:
-        pages = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (OSError, ValueError, OverflowError) as error:
-        raise MemoryError(f"{n_bytes >> 20} MiB for a volume of shape {shape}: {error}") from error
-    return np.frombuffer(pages, dtype=np.float32).reshape(shape)
-
-
-def read_stack_into(stack: OrderedStack, out: NDArray[np.float32]) -> tuple[str, ...]:
+def read_stack_into(stack: OrderedStack, out: NDArray[np.float32], divisor: np.float32 | None = None) -> int:
     """Fill an array with the rescaled pixels of a stack.
+
+    Whether they are finite is settled slice by slice: by the numbers that a slice can hold at most, or by looking at it
+    while it is in the processor's cache.
 
     Parameters
     ----------
@@ -89,10 +77,12 @@ def read_stack_into(stack: OrderedStack, out: NDArray[np.float32]) -> tuple[str,
         Ordered frames and their grid.
     out
         (I, J, K) = (column, row, slice) float32, written to. Fastest if a slice of it is contiguous when transposed.
+    divisor
+        What the rescaled pixels are divided by (SUV), or None.
 
     Returns
     -------
-    Notes on what was done beside reading and rescaling.
+    How many voxels are NaN or infinite.
 
     Raises
     ------
@@ -103,11 +93,12 @@ def read_stack_into(stack: OrderedStack, out: NDArray[np.float32]) -> tuple[str,
     slices = out.transpose(2, 1, 0)
     _check_codecs([frame.file for frame in stack.frames])
     with lenient_parsing():
-        if stack.between:
-            _fill_between(stack, slices)
-        else:
-            _fill(stack.frames, slices)
-    return ()
+        if not stack.between:
+            return _fill(stack.frames, slices, divisor)
+        _fill_between(stack, slices)
+    if divisor is not None:
+        out /= divisor
+    return count_non_finite(out)
 
 
 def have_same_pixels(first: Frame, second: Frame) -> bool:
@@ -117,22 +108,27 @@ def have_same_pixels(first: Frame, second: Frame) -> bool:
     return one.shape == other.shape and bool(np.array_equal(one, other))
 
 
-def _fill(frames: Sequence[Frame], slices: NDArray[np.float32]) -> None:
-    """Read file by file, several at once; each thread holds one stored frame."""
+def _fill(frames: Sequence[Frame], slices: NDArray[np.float32], divisor: np.float32 | None) -> int:
+    """Read file by file, several at once; each thread holds one stored frame.
+
+    Returns how many voxels are NaN or infinite.
+    """
     numbered = sorted(enumerate(frames), key=lambda pair: (str(pair[1].file.path), pair[1].index))
     files = [list(group) for _, group in groupby(numbered, key=lambda pair: pair[1].file.path)]
 
-    def fill_from_file(members: list[tuple[int, Frame]]) -> None:
-        wanted = [frame for _, frame in members]
-        for (number, frame), stored in zip(members, _stored_frames(wanted), strict=True):
-            _rescale_into(frame, stored, slices[number])
+    def fill_from_files(start: int) -> int:
+        n_bad = 0
+        for members in files[start : start + _FILES_A_TASK]:
+            wanted = [frame for _, frame in members]
+            for (number, frame), stored in zip(members, _stored_frames(wanted), strict=True):
+                make_pages(slices[number])
+                n_bad += rescale_into(frame, stored, slices[number], divisor)
+        return n_bad
 
     if len(files) == 1:
-        fill_from_file(files[0])
-        return
-    with ThreadPoolExecutor(_N_THREADS) as pool:
-        for _ in pool.map(fill_from_file, files):
-            pass
+        return fill_from_files(0)
+    with ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS)) as pool:
+        return sum(pool.map(fill_from_files, range(0, len(files), _FILES_A_TASK)))
 
 
 def _fill_between(stack: OrderedStack, slices: NDArray[np.float32]) -> None:
@@ -146,32 +142,8 @@ def _fill_between(stack: OrderedStack, slices: NDArray[np.float32]) -> None:
 
 def _single_frame(frame: Frame) -> NDArray[np.float32]:
     rescaled = np.empty((frame.rows, frame.columns), dtype=np.float32)
-    _rescale_into(frame, next(_stored_frames([frame])), rescaled)
+    rescale_into(frame, next(_stored_frames([frame])), rescaled)
     return rescaled
-
-
-def _rescale_into(frame: Frame, stored: NDArray[np.generic], out: NDArray[np.float32]) -> None:
-    """Rescale by the frame's own slope and intercept, or through its lookup table."""
-    if frame.has_lut:
-        out[:] = _through_lut(frame, stored)
-        return
-    exact = frame.slope == 1 and frame.intercept == int(frame.intercept) and abs(frame.intercept) < 2**22
-    if exact and stored.dtype.itemsize <= 2:
-        np.add(stored, np.float32(frame.intercept), out=out, dtype=np.float32, casting="unsafe")
-        return
-    scratch = np.multiply(stored, frame.slope, dtype=np.float64)
-    scratch += frame.intercept
-    out[:] = scratch
-
-
-def _through_lut(frame: Frame, stored: NDArray[np.generic]) -> NDArray[np.generic]:
-    path = frame.file.path
-    try:
-        tags = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["ModalityLUTSequence"])
-        mapped: NDArray[np.generic] = apply_modality_lut(stored, tags)
-    except Exception as error:
-        raise UnreadableImage(f"{path}: ModalityLUTSequence cannot be used: {error}") from error
-    return mapped
 
 
 def _stored_frames(frames: Sequence[Frame]) -> Iterator[NDArray[np.generic]]:

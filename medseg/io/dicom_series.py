@@ -17,7 +17,7 @@ from pathlib import Path
 
 from medseg.errors import AmbiguousSeries, InvalidGeometry, ScanNotFound, UnreadableImage
 from medseg.io.dicom_frames import Frame, ImageFile, NoImage, read_frames
-from medseg.io.dicom_headers import is_dicom, lenient_parsing
+from medseg.io.dicom_headers import lenient_parsing
 from medseg.io.dicom_stacks import Stack, missing_place, split_into_stacks
 from medseg.io.file_tree import walk_files
 
@@ -224,7 +224,7 @@ def _read_files(paths: Sequence[Path]) -> list[_Content]:
 def _read_file(path: Path) -> _Content:
     """The frames of a file, or what it is instead; None if it is not DICOM."""
     try:
-        return read_frames(path) if is_dicom(path) else None
+        return read_frames(path)
     except UnreadableImage as error:
         return DamagedFile(path, str(error))
     except OSError as error:

@@ -133,6 +133,7 @@ class _Place:
     listing: FolderListing
     volume_files: tuple[Path, ...]
     losses: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def is_archive(self) -> bool:
@@ -151,7 +152,7 @@ def _look(named: Path) -> _Place:
         return _Place(path, FolderListing(path, ()), (path,))
     if is_archive(path):
         unpacked = unpack_until_exit(path)
-        return replace(_look_into(unpacked.folder, path), losses=lost_members(unpacked))
+        return replace(_look_into(unpacked.folder, path), losses=lost_members(unpacked), notes=unpacked.notes)
     listing = list_file(path)
     if listing.other_files:
         raise foreign_file(path)
@@ -170,11 +171,12 @@ def _attempts(place: _Place, salt: str, allow_gaps: bool) -> Iterator[Callable[[
         check_whole(place.listing, choice)
         if place.losses:
             raise UnreadableImage(f"{place.path}: {place.losses}. They may be part of the scan; fetch the archive anew")
-        return stack_channel(choice, salt, allow_gaps)
+        return replace(stack_channel(choice, salt, allow_gaps), notes=place.notes)
 
     def file(path: Path) -> Channel:
         folder = place.listing.folder
-        return file_channel(path, volume_stem(path) if path == folder else name_in_folder(path, folder))
+        name = volume_stem(path) if path == folder else name_in_folder(path, folder)
+        return replace(file_channel(path, name), notes=place.notes)
 
     yield from (partial(stack, choice) for choice in place.listing.choices)
     yield from (partial(file, path) for path in place.volume_files)

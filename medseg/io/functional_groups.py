@@ -26,12 +26,16 @@ class FrameGroups:
 
     def macro(self, sequence: str) -> Dataset:
         """The item of a macro: the frame's own, else the shared one, else an empty one."""
+        items = self.items(sequence)
+        return items[0] if items else Dataset()
+
+    def items(self, sequence: str) -> list[Dataset]:
+        """All items of a macro that may have several: the frame's own, else the shared ones."""
         for groups in (self.own, self.shared):
             items = tag_value(groups, sequence, self.path)
             if items:
-                item: Dataset = items[0]
-                return item
-        return Dataset()
+                return list(items)
+        return []
 
     def number(self, sequence: str, keyword: str) -> float | None:
         """One number of a macro, or None."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping, Set
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from struct import Struct, error
-from typing import IO
 
+from pydicom import Dataset
+from pydicom.charset import convert_encodings
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import BaseTag
 
-__all__ = ["ScannedHeader", "scan_header"]
+__all__ = ["ScannedHeader", "ScannedTags", "scan_header"]
 
-_WINDOW_BYTES = 1 << 16
 _PREAMBLE_BYTES = 128
 _UNDEFINED = 0xFFFFFFFF
 _META_SOP_CLASS, _TRANSFER_SYNTAX, _CHARACTER_SET = 0x00020002, 0x00020010, 0x00080005
@@ -33,11 +35,41 @@ _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _EXPLICIT_HEAD, _IMPLICIT_HEAD, _LENGTH = Struct("<HH2sH"), Struct("<HHI"), Struct("<I")
 
 
+@dataclass(frozen=True)
+class ScannedTags:
+    """Elements as they lie in the file, little endian, by tag; `representations` names their VR where the file does.
+
+    A data set of pydicom is made of them only where one is asked for: most values need none.
+    """
+
+    values: dict[int, bytes]
+    representations: dict[int, bytes]
+    is_implicit: bool
+
+    def __contains__(self, keyword: str) -> bool:
+        return tag_for_keyword(keyword) in self.values
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The same as a data set."""
+        elements: MutableMapping[BaseTag, DataElement | RawDataElement] = {}
+        for number, value in self.values.items():
+            tag, vr = BaseTag(number), self.representations.get(number, b"").decode() or None
+            elements[tag] = RawDataElement(tag, vr, len(value), value, 0, self.is_implicit, True)
+        dataset = Dataset(elements)
+        if _CHARACTER_SET in self.values:
+            alphabets = self.values[_CHARACTER_SET].decode("latin-1").rstrip("\0 ").split("\\")
+            dataset.set_original_encoding(
+                self.is_implicit, True, convert_encodings([alphabet.strip() for alphabet in alphabets])
+            )
+        return dataset
+
+
 @dataclass(frozen=True, slots=True)
 class ScannedHeader:
-    """Wanted elements by tag, the encoding, and the pixel element: (tag, offset of its value, length)."""
+    """The wanted tags, the encoding, and the pixel element: (tag, offset of its value, length)."""
 
-    elements: MutableMapping[BaseTag, DataElement | RawDataElement]
+    tags: ScannedTags
     transfer_syntax: str
     meta_sop_class: str
     pixels: tuple[int, int, int] | None
@@ -47,19 +79,18 @@ class _OutOfTheOrdinary(Exception):
     """The walk cannot go on."""
 
 
-def scan_header(file: IO[bytes], wanted: Set[int], file_bytes: int) -> ScannedHeader | None:
-    """Look through the header of a file at its start; None if it is out of the ordinary."""
-    window = file.read(_WINDOW_BYTES)
+def scan_header(window: bytes, wanted: Set[int], file_bytes: int) -> ScannedHeader | None:
+    """Look through the first bytes of a file for its header; None if it is out of the ordinary."""
     if window[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] != b"DICM":
         return None
     try:
         syntax, sop_class, start = _file_meta(window)
         if syntax in _NOT_PLAIN:
             return None
-        elements, pixels = _elements(window, start, syntax == _IMPLICIT, wanted, file_bytes)
+        tags, pixels = _elements(window, start, syntax == _IMPLICIT, wanted, file_bytes)
     except (_OutOfTheOrdinary, error):
         return None
-    return ScannedHeader(elements, syntax, sop_class, pixels)
+    return ScannedHeader(tags, syntax, sop_class, pixels)
 
 
 def _file_meta(window: bytes) -> tuple[str, str, int]:
@@ -75,23 +106,35 @@ def _file_meta(window: bytes) -> tuple[str, str, int]:
 
 def _head(window: bytes, at: int, is_implicit: bool) -> tuple[int, bytes, int, int]:
     """Tag, VR, where the value begins, and its length."""
+    tag, vr, n_bytes, length = _first_eight(window[at : at + 8], is_implicit)
+    if length is None:
+        (length,) = _LENGTH.unpack_from(window, at + 8)
+    return tag, vr, at + n_bytes, length
+
+
+@lru_cache(maxsize=8192)
+def _first_eight(head: bytes, is_implicit: bool) -> tuple[int, bytes, int, int | None]:
+    """Tag, VR, bytes before the value, and its length, None if that comes later.
+
+    The files of a series begin their elements alike: most are found here, and not taken apart again.
+    """
     if is_implicit:
-        group, element, length = _IMPLICIT_HEAD.unpack_from(window, at)
-        return group << 16 | element, b"", at + 8, length
-    group, element, vr, length = _EXPLICIT_HEAD.unpack_from(window, at)
+        group, element, length = _IMPLICIT_HEAD.unpack(head)
+        return group << 16 | element, b"", 8, length
+    group, element, vr, length = _EXPLICIT_HEAD.unpack(head)
     if vr in _SHORT_VRS:
-        return group << 16 | element, vr, at + 8, length
+        return group << 16 | element, vr, 8, length
     if vr in _LONG_VRS:
-        return group << 16 | element, vr, at + 12, _LENGTH.unpack_from(window, at + 8)[0]
+        return group << 16 | element, vr, 12, None
     if group == 0xFFFE:  # items have no VR
-        return group << 16 | element, b"", at + 8, _LENGTH.unpack_from(window, at + 4)[0]
+        return group << 16 | element, b"", 8, _LENGTH.unpack_from(head, 4)[0]
     raise _OutOfTheOrdinary
 
 
 def _elements(
     window: bytes, at: int, is_implicit: bool, wanted: Set[int], file_bytes: int
-) -> tuple[MutableMapping[BaseTag, DataElement | RawDataElement], tuple[int, int, int] | None]:
-    found: MutableMapping[BaseTag, DataElement | RawDataElement] = {}
+) -> tuple[ScannedTags, tuple[int, int, int] | None]:
+    found = ScannedTags({}, {}, is_implicit)
     while at != file_bytes:
         tag, vr, value_at, length = _head(window, at, is_implicit)
         if _FIRST_PIXEL_TAG <= tag <= _LAST_PIXEL_TAG:
@@ -105,9 +148,7 @@ def _elements(
         if value_at + length > len(window):
             raise _OutOfTheOrdinary
         if is_wanted:
-            value = window[value_at : value_at + length]
-            name = vr.decode() if vr else None
-            found[BaseTag(tag)] = RawDataElement(BaseTag(tag), name, length, value, value_at, is_implicit, True)
+            found.values[tag], found.representations[tag] = window[value_at : value_at + length], vr
         at = value_at + length
     return found, None
 

@@ -1,4 +1,4 @@
-"""How much memory there is, asked before a large array is made.
+"""How much memory and how many cores there are; memory is asked for before a large array is made.
 
 A size that does not fit is refused with a sentence; without the question the system would swap for minutes, or kill the
 process without a word.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medseg.errors import ScanTooLarge
 
-__all__ = ["available_memory_bytes", "check_fits_memory"]
+__all__ = ["available_memory_bytes", "check_fits_memory", "usable_cores"]
 
 _MEMINFO, _STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -46,6 +46,11 @@ def check_fits_memory(n_bytes: int, what: str) -> None:
             f"{what} needs {n_bytes / _GIB:.1f} GiB of memory, {available / _GIB:.1f} GiB are free. Crop it, "
             "resample it, or use a larger machine"
         )
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _system_bytes() -> int:

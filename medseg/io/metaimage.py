@@ -19,11 +19,14 @@ from medseg.errors import InvalidGeometry, UnreadableImage, UnsupportedDimension
 from medseg.io.foreign_content import describe_foreign
 from medseg.io.text_header import (
     LONGEST_HEADER,
+    axis_sizes,
     detached_file,
     finite_numbers,
+    grid_of,
+    place_numbers,
     read_text_head,
+    voxel_type,
     whole_number,
-    whole_numbers,
 )
 from medseg.io.volume_header import VolumeHeader
 from medseg.io.voxel_bytes import VoxelSource, check_plain_file, check_promise
@@ -129,19 +132,15 @@ def _dtype(fields: Fields, path: Path) -> np.dtype[np.generic]:
         raise UnsupportedDimensions(
             f"{path} has {n_components[:20]} components a voxel ({stored[:40]}); medseg reads one"
         )
-    if stored not in _TYPES:
-        raise UnreadableImage(f"{path} holds voxels of type {stored[:40]!r}; medseg reads plain numbers")
     is_big = _is_true(fields, "BinaryDataByteOrderMSB", path)
-    return np.dtype(_TYPES[stored]).newbyteorder(">" if is_big else "<")
+    return voxel_type(_TYPES, stored, path).newbyteorder(">" if is_big else "<")
 
 
 def _sizes(fields: Fields, path: Path) -> tuple[int, ...]:
-    dimension = whole_number(_required(fields, "NDims", path), f"{path}: NDims")
-    sizes = whole_numbers(_required(fields, "DimSize", path), f"{path}: DimSize")
-    if len(sizes) != dimension or min(sizes) < 1:
-        raise UnreadableImage(f"{path} has a damaged MetaImage header: {dimension} dimensions of sizes {sizes[:20]}")
-    if not 3 <= dimension <= 4 or max(sizes[3:], default=1) > 1:
-        raise UnsupportedDimensions(f"{path} is {dimension}-D with sizes {sizes[:20]}; medseg reads 3-D volumes")
+    dimension, of_each = (_required(fields, name, path) for name in ("NDims", "DimSize"))
+    sizes = axis_sizes(("NDims", dimension), ("DimSize", of_each), path, "MetaImage")
+    if not 3 <= len(sizes) <= 4 or max(sizes[3:], default=1) > 1:
+        raise UnsupportedDimensions(f"{path} is {len(sizes)}-D with sizes {sizes}; medseg reads 3-D volumes")
     return sizes
 
 
@@ -167,10 +166,7 @@ def _geometry(fields: Fields, sizes: tuple[int, ...], path: Path) -> tuple[Geome
     lps[:3, :3] = directions[:3, :3].T * spacing[:3]
     lps[:3, 3] = _numbers(fields.get("Offset", " ".join("0" * n)), n, "Offset", path)[:3]
     dropped = (f"{path.name}: dropped 1 single axes of sizes {sizes}",) if n == 4 else ()
-    try:
-        return Geometry((sizes[0], sizes[1], sizes[2]), _LPS_TO_RAS @ lps), (*dropped, *_assumed(fields, path))
-    except InvalidGeometry as error:
-        raise InvalidGeometry(f"{path}: {error}") from error
+    return grid_of((sizes[0], sizes[1], sizes[2]), _LPS_TO_RAS @ lps, path), (*dropped, *_assumed(fields, path))
 
 
 def _assumed(fields: Fields, path: Path) -> tuple[str, ...]:
@@ -180,10 +176,7 @@ def _assumed(fields: Fields, path: Path) -> tuple[str, ...]:
 
 
 def _numbers(text: str, count: int, name: str, path: Path) -> tuple[float, ...]:
-    try:
-        numbers = finite_numbers(text, f"{path}: {name}")
-    except UnreadableImage as error:
-        raise InvalidGeometry(str(error)) from error
+    numbers = place_numbers(text, f"{path}: {name}")
     if len(numbers) != count:
         raise InvalidGeometry(f"{path}: {name} must be {count} numbers; got {len(numbers)}")
     return numbers
@@ -195,7 +188,7 @@ def _source(fields: Fields, data_offset: int, n_bytes: int, path: Path) -> Voxel
     _check_not_rescaled(fields, path)
     name = fields["ElementDataFile"]
     is_local = name.upper() == "LOCAL"
-    file = path if is_local else _detached(name, path)
+    file = path if is_local else detached_file(path, name)
     skip = whole_number(fields.get("HeaderSize", "0"), f"{path}: HeaderSize")
     if _is_true(fields, "CompressedData", path):
         if skip != 0:
@@ -215,11 +208,3 @@ def _check_not_rescaled(fields: Fields, path: Path) -> None:
             raise UnreadableImage(f"{path} rescales its voxels ({name}), which most readers ignore. Save it rescaled")
     if whole_number(fields.get("HeaderSizePerSlice", "0"), f"{path}: HeaderSizePerSlice") != 0:
         raise UnreadableImage(f"{path} has headers between its slices, which medseg does not skip. Save it anew")
-
-
-def _detached(name: str, path: Path) -> Path:
-    if name.split(maxsplit=1)[:1] == ["LIST"] or "%" in name:
-        raise UnreadableImage(
-            f"{path} has its voxels in several files, which medseg does not join. Save it as one file"
-        )
-    return detached_file(path, name)

@@ -13,18 +13,19 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
 from medseg.errors import InvalidGeometry, UnreadableImage, UnsupportedDimensions
 from medseg.io.foreign_content import describe_foreign
 from medseg.io.text_header import (
     LONGEST_HEADER,
+    axis_sizes,
     detached_file,
-    finite_numbers,
+    grid_of,
+    place_numbers,
     read_text_head,
+    voxel_type,
     whole_number,
-    whole_numbers,
 )
 from medseg.io.volume_header import VolumeHeader
 from medseg.io.voxel_bytes import Packing, VoxelSource, check_plain_file, check_promise
@@ -113,6 +114,8 @@ def _fields(head: bytes, path: Path) -> tuple[Fields, int]:
         if known in fields:
             raise UnreadableImage(f"{path} has a damaged NRRD header: two fields {known!r}")
         fields[known] = value.strip()
+        if known == "data file" and fields[known].startswith("LIST"):
+            break  # the names of the files follow, to the end
     return fields, end.end() if end else len(head)
 
 
@@ -123,10 +126,7 @@ def _required(fields: Fields, name: str, path: Path) -> str:
 
 
 def _dtype(fields: Fields, path: Path) -> np.dtype[np.generic]:
-    stored = _required(fields, "type", path).lower()
-    if stored not in _TYPES:
-        raise UnreadableImage(f"{path} holds voxels of type {stored[:40]!r}; medseg reads plain numbers")
-    dtype = np.dtype(_TYPES[stored])
+    dtype = voxel_type(_TYPES, _required(fields, "type", path).lower(), path)
     if dtype.itemsize == 1:
         return dtype
     order = _required(fields, "endian", path).lower()
@@ -136,11 +136,8 @@ def _dtype(fields: Fields, path: Path) -> np.dtype[np.generic]:
 
 
 def _sizes(fields: Fields, path: Path) -> tuple[int, ...]:
-    dimension = whole_number(_required(fields, "dimension", path), f"{path}: the field 'dimension'")
-    sizes = whole_numbers(_required(fields, "sizes", path), f"{path}: the field 'sizes'")
-    if not 1 <= dimension <= _MOST_DIMENSIONS or len(sizes) != dimension or min(sizes) < 1:
-        raise UnreadableImage(f"{path} has a damaged NRRD header: {dimension} dimensions of sizes {sizes[:20]}")
-    return sizes
+    dimension, of_each = (_required(fields, name, path) for name in ("dimension", "sizes"))
+    return axis_sizes(("the field 'dimension'", dimension), ("the field 'sizes'", of_each), path, "NRRD")
 
 
 def _geometry(fields: Fields, sizes: tuple[int, ...], path: Path) -> tuple[Geometry, tuple[str, ...]]:
@@ -165,14 +162,7 @@ def _geometry(fields: Fields, sizes: tuple[int, ...], path: Path) -> tuple[Geome
     affine[:3, 3] = origin[0]
     affine[:3] *= np.array(to_ras)[:, None]
     dropped = (f"{path.name}: dropped {len(others)} single axes of sizes {sizes}",) if others else ()
-    return _grid((sizes[spatial[0]], sizes[spatial[1]], sizes[spatial[2]]), affine, path), dropped
-
-
-def _grid(shape: tuple[int, int, int], affine: NDArray[np.float64], path: Path) -> Geometry:
-    try:
-        return Geometry(shape, affine)
-    except InvalidGeometry as error:
-        raise InvalidGeometry(f"{path}: {error}") from error
+    return grid_of((sizes[spatial[0]], sizes[spatial[1]], sizes[spatial[2]]), affine, path), dropped
 
 
 def _located(fields: Fields, name: str, path: Path) -> str:
@@ -208,10 +198,7 @@ def _vector(word: str, name: str, path: Path) -> tuple[float, ...] | None:
     parts = word.removeprefix("(").removesuffix(")").split(",") if word.startswith("(") else []
     if len(parts) != 3 or any(len(part.split()) != 1 for part in parts):
         raise InvalidGeometry(f"{path}: the field {name!r} must hold vectors (x,y,z); got {word[:80]!r}")
-    try:
-        return finite_numbers(" ".join(parts), f"{path}: the field {name!r}")
-    except UnreadableImage as error:
-        raise InvalidGeometry(str(error)) from error
+    return place_numbers(" ".join(parts), f"{path}: the field {name!r}")
 
 
 def _check_kinds(fields: Fields, sizes: tuple[int, ...], path: Path) -> None:
@@ -230,7 +217,7 @@ def _source(fields: Fields, data_offset: int, n_bytes: int, path: Path) -> Voxel
         known = "raw, gzip, bzip2"
         raise UnreadableImage(f"{path} has voxels in encoding {encoding[:40]!r}; medseg reads {known}. Save it as gzip")
     packing = _PACKINGS[encoding]
-    file, offset = (_detached(fields["data file"], path), 0) if "data file" in fields else (path, data_offset)
+    file, offset = (detached_file(path, fields["data file"]), 0) if "data file" in fields else (path, data_offset)
     if whole_number(fields.get("line skip", "0"), f"{path}: the field 'line skip'") != 0:
         raise UnreadableImage(f"{path} skips lines before its voxels, which medseg does not do. Save it anew")
     skip = whole_number(fields.get("byte skip", "0"), f"{path}: the field 'byte skip'")
@@ -243,11 +230,3 @@ def _source(fields: Fields, data_offset: int, n_bytes: int, path: Path) -> Voxel
         if packing == "none"
         else VoxelSource(file, n_bytes, packing, offset, skip)
     )
-
-
-def _detached(name: str, path: Path) -> Path:
-    if name.split(maxsplit=1)[:1] == ["LIST"] or re.search(r"%\d*d", name):
-        raise UnreadableImage(
-            f"{path} has its voxels in several files, which medseg does not join. Save it as one file"
-        )
-    return detached_file(path, name)

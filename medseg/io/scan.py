@@ -16,10 +16,12 @@ from medseg.core.volume import Units, Volume, count_non_finite
 from medseg.errors import ChannelMismatch, GridMismatch, NonFiniteVoxels, UsageError
 from medseg.io.channels import Channel, SeriesChoice, read_channel
 from medseg.io.dicom_grid import OrderedStack
-from medseg.io.dicom_pixels import empty_slices, read_stack_into
+from medseg.io.dicom_pixels import read_stack_into
 from medseg.io.hashes import sha256_of_files
 from medseg.io.memory import check_fits_memory
-from medseg.io.suv import suv_scale
+from medseg.io.slice_memory import empty_slices
+from medseg.io.suv import SuvScale, suv_scale
+from medseg.io.suv_enhanced import enhanced_suv_scale, is_enhanced_pet
 from medseg.io.volume_files import read_volume_array
 
 __all__ = ["hash_inputs", "load_volume", "read_scan", "scan_of"]
@@ -104,6 +106,7 @@ def scan_of(channels: Sequence[Channel], case_id: str | None = None) -> Scan:
         modality=first.modality,
         dicom=tuple(channel.identifiers for channel in channels if channel.identifiers is not None),
         layouts=tuple(channel.layout for channel in channels if channel.layout is not None),
+        notes=tuple(dict.fromkeys(note for channel in channels for note in channel.notes)),
     )
 
 
@@ -149,14 +152,15 @@ def load_volume(
         raise UsageError(f"nan_as must be a finite number; got {nan_as}")
     check_fits_memory(4 * scan.n_channels * math.prod(scan.geometry.shape), scan.case_id)
     array = _empty_array(scan)
-    notes: list[str] = []
+    notes = list(scan.notes)
     for channel, (files, unit) in enumerate(zip(scan.files, wanted, strict=True)):
         if scan.format == "dicom":
-            read_notes = _load_dicom_into(array[channel], scan, channel, unit, weight_kg)
+            n_bad, read_notes = _load_dicom_into(array[channel], scan, channel, unit, weight_kg)
         else:
             array[channel], read_notes = _load_file(scan, channel, unit)
-        notes += [*read_notes, *_filled_notes(array[channel], nan_as, files, scan.case_id)]
-    return Volume(array, scan.geometry, _channel_names(scan), tuple(notes))
+            n_bad = count_non_finite(array[channel])
+        notes += [*read_notes, *_filled_notes(array[channel], n_bad, nan_as, files, scan.case_id)]
+    return Volume(array, scan.geometry, _channel_names(scan), tuple(notes), check_finite=False)
 
 
 def hash_inputs(scan: Scan) -> tuple[str, ...]:
@@ -215,15 +219,20 @@ def _empty_array(scan: Scan) -> NDArray[np.float32]:
 
 def _load_dicom_into(
     array: NDArray[np.float32], scan: Scan, channel: int, unit: Units, weight_kg: float | None
-) -> tuple[str, ...]:
-    """Fill one channel, and say what was done beside reading and rescaling it."""
+) -> tuple[int, tuple[str, ...]]:
+    """Fill one channel: how many voxels are NaN or infinite, and what was done beside reading and rescaling."""
     stack = _layout(scan, channel)
-    scale = suv_scale(scan.files[channel], weight_kg) if unit == "suv" else None
-    read_stack_into(stack, array)
+    scale = _suv_scale(stack, scan.files[channel], weight_kg) if unit == "suv" else None
     if scale is None or scale.note is None:
-        return stack.notes
-    array /= np.float32(scale.stored_per_suv)
-    return (*stack.notes, scale.note)
+        return read_stack_into(stack, array), stack.notes
+    n_bad = read_stack_into(stack, array, divisor=np.float32(scale.stored_per_suv))
+    return n_bad, (*stack.notes, scale.note)
+
+
+def _suv_scale(stack: OrderedStack, files: Sequence[Path], weight_kg: float | None) -> SuvScale:
+    if is_enhanced_pet(stack.frames[0]):
+        return enhanced_suv_scale(stack.frames, weight_kg)
+    return suv_scale(files, weight_kg)
 
 
 def _layout(scan: Scan, channel: int) -> OrderedStack:
@@ -234,10 +243,9 @@ def _layout(scan: Scan, channel: int) -> OrderedStack:
 
 
 def _filled_notes(
-    array: NDArray[np.float32], nan_as: float | None, files: Sequence[Path], case_id: str
+    array: NDArray[np.float32], n_bad: int, nan_as: float | None, files: Sequence[Path], case_id: str
 ) -> tuple[str, ...]:
-    """Fill NaN and infinity in place, and say so; or refuse them."""
-    n_bad = count_non_finite(array)
+    """Fill the NaN and infinite voxels, `n_bad` of them, in place, and say so; or refuse them."""
     if not n_bad:
         return ()
     where = files[0] if len(files) == 1 else files[0].parent

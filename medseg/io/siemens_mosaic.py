@@ -74,7 +74,7 @@ def read_mosaic_layout(path: Path, rows: int, columns: int) -> MosaicLayout:
     UnreadableImage
         If the number of slices or their direction is not in the file, or does not fit the mosaic's size.
     """
-    tags = read_header(path, _PRIVATE_TAGS).tags
+    tags = read_header(path, _PRIVATE_TAGS).dataset
     image_header = _csa_entries(_csa_bytes(tags, 0x10))
     n_slices = _number_of_slices(tags, image_header)
     normal = _vector(image_header, "SliceNormalVector")

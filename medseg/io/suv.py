@@ -21,9 +21,18 @@ from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
 from medseg.errors import UnsupportedUnits, UsageError
-from medseg.io.dicom_headers import lenient_parsing, number_tag, read_header, tag_value, text_tag, texts_tag
+from medseg.io.dicom_headers import Tags, lenient_parsing, number_tag, read_header, tag_value, text_tag, texts_tag
 
-__all__ = ["SuvScale", "suv_scale"]
+__all__ = [
+    "SuvScale",
+    "check_weight",
+    "date_time",
+    "patient_weight_kg",
+    "positive_tag",
+    "remaining_share",
+    "suv_scale",
+    "the_radiopharmaceutical",
+]
 
 _SERIES_TAGS: list[str | int] = [
     *("Modality", "Units", "SUVType", "DecayCorrection", "CorrectedImage", "PatientWeight"),
@@ -69,16 +78,21 @@ def suv_scale(files: Sequence[Path], weight_kg: float | None = None) -> SuvScale
     UsageError
         If the weight is no number above 0.
     """
-    if weight_kg is not None and not (math.isfinite(weight_kg) and weight_kg > 0):
-        raise UsageError(f"weight_kg must be a number above 0; got {weight_kg}")
+    check_weight(weight_kg)
     path = files[0]
     with lenient_parsing():
-        tags = read_header(path, _SERIES_TAGS).tags
+        tags = read_header(path, _SERIES_TAGS).dataset
         slices = [(file, read_header(file, _SLICE_TAGS).tags) for file in files]
         return _series_scale(tags, slices, path, weight_kg)
 
 
-_Slices = Sequence[tuple[Path, Dataset]]
+def check_weight(weight_kg: float | None) -> None:
+    """Refuse a given weight that is none: UsageError."""
+    if weight_kg is not None and not (math.isfinite(weight_kg) and weight_kg > 0):
+        raise UsageError(f"weight_kg must be a number above 0; got {weight_kg}")
+
+
+_Slices = Sequence[tuple[Path, Tags]]
 
 
 def _series_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
@@ -91,7 +105,7 @@ def _series_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float |
     if units == {"CNTS"}:
         return _philips_scale(tags, slices, path, weight_kg)
     if units == {""}:
-        raise UnsupportedUnits(f"{path}: SUV needs Units, which enhanced PET objects do not have; stored values it has")
+        raise UnsupportedUnits(f"{path}: SUV needs Units, which say what the stored values are; it has none")
     if units != {"BQML"}:
         raise UnsupportedUnits(f"{path}: SUV needs Units BQML or GML in every slice; got {sorted(units)}")
     return _scale_from_dose(tags, slices, path, weight_kg)
@@ -127,11 +141,11 @@ def _check_body_weight_suv(tags: Dataset, path: Path) -> None:
 
 def _scale_from_dose(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
     _check_corrected(tags, path)
-    drug = _the_radiopharmaceutical(tags, path)
-    dose = _positive(drug, "RadionuclideTotalDose", path)
+    drug = the_radiopharmaceutical(tags, path)
+    dose = positive_tag(drug, "RadionuclideTotalDose", path)
     if dose < _LOWEST_DOSE_BQ:
         raise UnsupportedUnits(f"{path}: RadionuclideTotalDose must be in Bq; {dose:g} looks like another unit")
-    weight, weight_note = _weight(tags, path, weight_kg)
+    weight, weight_note = patient_weight_kg(tags, path, weight_kg)
     correction = text_tag(tags, "DecayCorrection", path)
     if correction == "START":
         dose *= _remaining_share(tags, drug, slices, path)
@@ -142,12 +156,12 @@ def _scale_from_dose(tags: Dataset, slices: _Slices, path: Path, weight_kg: floa
     return SuvScale(bqml_per_suv, f"SUVbw: Bq/ml divided by {bqml_per_suv:.6g} ({how})")
 
 
-def _weight(tags: Dataset, path: Path, weight_kg: float | None) -> tuple[float, str]:
-    """Kilograms, and a note where they were given instead of read."""
+def patient_weight_kg(tags: Dataset, path: Path, weight_kg: float | None) -> tuple[float, str]:
+    """Kilograms, and a note where they were given instead of read; UnsupportedUnits if neither says them."""
     if weight_kg is not None:
         return weight_kg, f", weight given as {weight_kg:g} kg"
     try:
-        return _positive(tags, "PatientWeight", path), ""
+        return positive_tag(tags, "PatientWeight", path), ""
     except UnsupportedUnits as error:
         raise UnsupportedUnits(f"{error}. If the weight is known, give it (--weight-kg)") from error
 
@@ -159,7 +173,8 @@ def _check_corrected(tags: Dataset, path: Path) -> None:
         raise UnsupportedUnits(f"{path}: SUV needs CorrectedImage with ATTN and DECY; got {sorted(applied)}")
 
 
-def _the_radiopharmaceutical(tags: Dataset, path: Path) -> Dataset:
+def the_radiopharmaceutical(tags: Dataset, path: Path) -> Dataset:
+    """What was given to the patient; UnsupportedUnits if it is not one thing."""
     items = tag_value(tags, "RadiopharmaceuticalInformationSequence", path) or []
     if len(items) != 1:
         raise UnsupportedUnits(
@@ -169,7 +184,8 @@ def _the_radiopharmaceutical(tags: Dataset, path: Path) -> Dataset:
     return item
 
 
-def _positive(tags: Dataset, keyword: str, path: Path) -> float:
+def positive_tag(tags: Dataset, keyword: str, path: Path) -> float:
+    """A number that must be above 0 for an SUV; UnsupportedUnits names the tag."""
     value = number_tag(tags, keyword, path)
     if value is None or value <= 0:
         raise UnsupportedUnits(f"{path}: SUV needs {keyword} above 0; got {value}")
@@ -178,15 +194,25 @@ def _positive(tags: Dataset, keyword: str, path: Path) -> float:
 
 def _remaining_share(tags: Dataset, drug: Dataset, slices: _Slices, path: Path) -> float:
     """The share of the dose that is left at the start of the scan."""
-    half_life = _positive(drug, "RadionuclideHalfLife", path)
     start = _scan_start(tags, slices, path)
-    delay = (start - _injection(tags, drug, start, path)).total_seconds()
-    if not 0 <= delay <= _LONGEST_DELAY_HALF_LIVES * half_life:
+    delay_s = (start - _injection(tags, drug, start, path)).total_seconds()
+    dates = "RadiopharmaceuticalStartDateTime, RadiopharmaceuticalStartTime or the series' dates"
+    return remaining_share(delay_s, positive_tag(drug, "RadionuclideHalfLife", path), f"{path}: the scan starts", dates)
+
+
+def remaining_share(delay_s: float, half_life_s: float, what: str, dates: str) -> float:
+    """The share of a dose that is left after a delay, seconds.
+
+    Raises
+    ------
+    UnsupportedUnits
+        If the delay is below 0 or beyond any scan; `what` begins the message, `dates` are the tags at fault.
+    """
+    if not 0 <= delay_s <= _LONGEST_DELAY_HALF_LIVES * half_life_s:
         raise UnsupportedUnits(
-            f"{path}: the scan starts {delay:.0f} s after the injection, with a half-life of {half_life:g} s; "
-            "RadiopharmaceuticalStartDateTime, RadiopharmaceuticalStartTime or the series' dates are wrong"
+            f"{what} {delay_s:.0f} s after the injection, with a half-life of {half_life_s:g} s; {dates} are wrong"
         )
-    return float(2.0 ** (-delay / half_life))
+    return float(2.0 ** (-delay_s / half_life_s))
 
 
 def _scan_start(tags: Dataset, slices: _Slices, path: Path) -> datetime:
@@ -198,7 +224,7 @@ def _scan_start(tags: Dataset, slices: _Slices, path: Path) -> datetime:
     return min(known)
 
 
-def _moment(tags: Dataset, date_keyword: str, time_keyword: str, path: Path) -> datetime | None:
+def _moment(tags: Tags, date_keyword: str, time_keyword: str, path: Path) -> datetime | None:
     date, time = text_tag(tags, date_keyword, path), text_tag(tags, time_keyword, path)
     if not date or not time:
         return None
@@ -212,7 +238,7 @@ def _injection(tags: Dataset, drug: Dataset, start: datetime, path: Path) -> dat
     """When the dose was given: its own date and time, else the last time before the scan that the clock said so."""
     stamp = text_tag(drug, "RadiopharmaceuticalStartDateTime", path)
     if stamp:
-        return _injection_stamp(stamp, text_tag(tags, "TimezoneOffsetFromUTC", path), path)
+        return _series_stamp(stamp, text_tag(tags, "TimezoneOffsetFromUTC", path), path)
     clock = text_tag(drug, "RadiopharmaceuticalStartTime", path)
     try:
         given = datetime.combine(start.date(), TM(clock))
@@ -223,16 +249,28 @@ def _injection(tags: Dataset, drug: Dataset, start: datetime, path: Path) -> dat
     return given if given <= start else given - timedelta(days=1)
 
 
-def _injection_stamp(stamp: str, series_offset: str, path: Path) -> datetime:
-    parts = _STAMP.fullmatch(stamp)
-    if parts is None:
-        raise UnsupportedUnits(f"{path}: RadiopharmaceuticalStartDateTime {stamp!r} does not give date and time")
-    if parts["offset"] and parts["offset"] != series_offset:
+def _series_stamp(stamp: str, series_offset: str, path: Path) -> datetime:
+    moment, offset = date_time(stamp, "RadiopharmaceuticalStartDateTime", path)
+    if offset and offset != series_offset:
         raise UnsupportedUnits(
             f"{path}: RadiopharmaceuticalStartDateTime {stamp!r} has another time zone than the series "
             f"(TimezoneOffsetFromUTC {series_offset!r})"
         )
+    return moment
+
+
+def date_time(stamp: str, keyword: str, path: Path) -> tuple[datetime, str]:
+    """A moment, to the minute at least, by its own clock, and the time zone that it names ("" for none).
+
+    Raises
+    ------
+    UnsupportedUnits
+        If it is incomplete or malformed.
+    """
+    parts = _STAMP.fullmatch(stamp)
+    if parts is None:
+        raise UnsupportedUnits(f"{path}: {keyword} {stamp!r} does not give date and time")
     try:
-        return datetime.combine(DA(parts["date"]), TM(parts["time"]))
+        return datetime.combine(DA(parts["date"]), TM(parts["time"])), parts["offset"] or ""
     except (TypeError, ValueError) as error:
-        raise UnsupportedUnits(f"{path}: RadiopharmaceuticalStartDateTime {stamp!r} is malformed") from error
+        raise UnsupportedUnits(f"{path}: {keyword} {stamp!r} is malformed") from error

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import EnhancedMRImageStorage, EnhancedPETImageStorage, MRImageStorage
 
 from tests.io.dicom_files import one_slice
 
 FrameEdit = Callable[[Dataset, int], object]
+Places = list[tuple[float, float, float]]
 
 
 def item(**tags: Any) -> list[Dataset]:
@@ -26,7 +27,7 @@ def item(**tags: Any) -> list[Dataset]:
     return [dataset]
 
 
-def write_enhanced(folder: Path, positions: list[tuple[float, float, float]], edit: FrameEdit | None = None) -> Path:
+def write_enhanced(folder: Path, positions: Places, edit: FrameEdit | None = None) -> Path:
     """One file with a frame at each position (LPS), frame n holding n * 100 + 0..34; `edit(groups, n)` changes it."""
     path = one_slice(folder)
     dataset = dcmread(path)
@@ -51,6 +52,38 @@ def write_enhanced(folder: Path, positions: list[tuple[float, float, float]], ed
     dataset.PixelData = frame_pixels(len(positions)).astype("<i2").tobytes()
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_enhanced_pet(folder: Path, positions: Places, edit: FrameEdit | None = None) -> Path:
+    """An enhanced PET in Bq/ml, two for a stored unit: 370 MBq, one half-life before the moment of correction, 74 kg.
+
+    2,500 Bq/ml are SUV 1. `edit(groups, n)` changes the groups of frame n, `edit(dataset, -1)` the whole.
+    """
+    path = write_enhanced(folder, positions)
+    dataset = dcmread(path)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedPETImageStorage
+    dataset.Modality = "PT"
+    dataset.CountsSource, dataset.DecayCorrected, dataset.AttenuationCorrected = "EMISSION", "YES", "YES"
+    dataset.DecayCorrectionDateTime = "20240229120000"
+    dataset.PatientWeight = 74.0
+    dataset.RadiopharmaceuticalInformationSequence = item(
+        RadionuclideTotalDose=370.0, RadionuclideHalfLife=6600.0, RadiopharmaceuticalStartDateTime="20240229101000"
+    )
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared.PixelValueTransformationSequence = item(RescaleSlope=2.0, RescaleIntercept=0.0)
+    shared.RealWorldValueMappingSequence = mapping("Bq/ml", 2.0)
+    if edit is not None:
+        edit(dataset, -1)
+        for number, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+            edit(groups, number)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def mapping(unit: str, slope: float, intercept: float = 0.0) -> list[Dataset]:
+    """A real world value mapping of one item."""
+    code = item(CodeValue=unit, CodingSchemeDesignator="UCUM", CodeMeaning=unit)
+    return item(RealWorldValueSlope=slope, RealWorldValueIntercept=intercept, MeasurementUnitsCodeSequence=code)
 
 
 def frame_pixels(n_frames: int) -> NDArray[np.int16]:

@@ -27,6 +27,7 @@ from medseg.io.archive import (
     unpack_until_exit,
     unpacked_archive,
 )
+from medseg.io.discover import find_scans
 from medseg.io.scan import load_volume, read_scan
 from tests.io.dicom_files import write_series
 from tests.io.nifti_files import save
@@ -78,9 +79,9 @@ def test_tars_come_out_whole(tmp_path, mode, tar_format):
     with unpacked_archive(path) as unpacked:
         found = files_of(unpacked)
         assert MEMBERS.items() <= found.items()
-        assert unpacked.damaged == unpacked.notes == ()
+        assert unpacked.damaged == ()
         assert len(found) == (3 if tar_format == tarfile.USTAR_FORMAT else 4)
-        assert len(unpacked.renamed) == len(found) - 3
+        assert len(unpacked.renamed) == len(unpacked.notes) == len(found) - 3
         assert stat.S_IMODE(unpacked.folder.stat().st_mode) == 0o700
     assert not unpacked.folder.exists()
 
@@ -150,10 +151,10 @@ def test_links_and_devices_are_passed_over_and_counted(tmp_path):
         archive_zip.writestr(link, "/etc/passwd")
     with unpacked_archive(tmp_path / "a.tar") as unpacked:
         assert list(files_of(unpacked)) == ["file"]
-        assert unpacked.notes == ("a.tar: passed over 2 devices and pipes", "a.tar: passed over 2 links")
+        assert unpacked.notes == ("archive: passed over 2 devices and pipes", "archive: passed over 2 links")
     with unpacked_archive(tmp_path / "a.zip") as unpacked:
         assert files_of(unpacked) == {}
-        assert unpacked.notes == ("a.zip: passed over 1 links",)
+        assert unpacked.notes == ("archive: passed over 1 links",)
 
 
 # damage
@@ -317,7 +318,7 @@ def test_nested_archives_become_folders_up_to_the_depth(tmp_path):
     (tmp_path / "top.zip").write_bytes(inner)
     with unpacked_archive(tmp_path / "top.zip") as unpacked:
         assert sorted(files_of(unpacked)) == ["2.tar/2.txt"]
-        assert unpacked.notes == ("top.zip: passed over 1 archives nested more than 2 deep",)
+        assert unpacked.notes == ("archive: passed over 1 archives nested more than 2 deep",)
     with unpacked_archive(tmp_path / "top.zip", ArchiveLimits(max_depth=9)) as unpacked:
         assert "2.tar/2.zip/1.tar/1.zip/0.tar/0.zip/x.dcm" in files_of(unpacked)
 
@@ -384,6 +385,28 @@ def test_damage_beside_a_single_volume_does_no_harm(tmp_path):
     path = make_zip(tmp_path / "a.zip", {"note.txt": b"x" * 99, "scan.nii": volume}, zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"xxxx", b"yyyy", 1))
     assert read_scan(path).case_id == "scan"
+
+
+def test_notes_of_the_archive_go_with_the_scan_and_name_nobody(tmp_path):
+    """Neither the archive nor a member is named: both may be called after the patient."""
+    path = tmp_path / "CANARY^JANE.zip"
+    make_zip(path, {"CON/scan.nii": save(VOXELS, tmp_path / "x.nii").read_bytes(), "CANARY.txt": b"t"})
+    with zipfile.ZipFile(path, "a") as archive:
+        link = zipfile.ZipInfo("CANARY link")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+        packed_otherwise = zipfile.ZipInfo("CANARY.doc")
+        packed_otherwise.compress_type = zipfile.ZIP_BZIP2
+        archive.writestr(packed_otherwise, b"t")
+    expected = (
+        "archive: passed over 1 links",
+        "archive: gave 1 file(s) other names, for theirs are not safe",
+        "archive: could not unpack 1 file(s)",
+    )
+    scan = read_scan([path, path])
+    (found,) = find_scans(path)
+    assert scan.notes == found.notes == expected
+    assert load_volume(scan).notes[:3] == expected
 
 
 def test_errors_name_the_archive_and_not_the_temporary_folder(tmp_path):

@@ -271,7 +271,7 @@ def test_missing_slice_is_interpolated_on_request(tmp_path):
     stored = [0, 1, 3, 4, 5]
     np.testing.assert_array_equal(volume.array[0][..., stored], expected[..., stored])
     np.testing.assert_allclose(volume.array[0][..., 2], (expected[..., 1] + expected[..., 3]) / 2)
-    assert volume.notes == ("--allow-gaps: 1 of 6 slices interpolated at a step of 3 mm",)
+    assert volume.notes == ("--allow-gaps: 1 of 6 slices interpolated at a step of 3 mm; the widest gap is 6 mm",)
 
 
 def test_irregular_slices_are_interpolated_at_the_usual_step(tmp_path):
@@ -291,7 +291,27 @@ def test_wide_gap_is_refused_even_on_request(tmp_path):
     files = write_series(tmp_path, n_slices=16)
     for file in files[2:14]:
         file.unlink()
-    with pytest.raises(IncompleteSeries, match="more than 10 slices"):
+    for allow_gaps in (False, True):
+        with pytest.raises(
+            IncompleteSeries, match=r"more than 10 times the usual .* not even with --allow-gaps"
+        ) as told:
+            ordered(tmp_path, allow_gaps=allow_gaps)
+        assert "let --allow-gaps" not in str(told.value)
+
+
+def test_gap_of_ten_steps_is_the_widest_that_is_filled(tmp_path):
+    files = write_series(tmp_path, n_slices=16)
+    for file in files[2:11]:
+        file.unlink()
+    with pytest.raises(IncompleteSeries, match="or let --allow-gaps interpolate across"):
+        ordered(tmp_path)
+    assert (
+        ordered(tmp_path, allow_gaps=True)
+        .notes[-1]
+        .endswith("9 of 16 slices interpolated at a step of 3 mm; the widest gap is 30 mm")
+    )
+    files[11].unlink()
+    with pytest.raises(IncompleteSeries, match="not even with"):
         ordered(tmp_path, allow_gaps=True)
 
 

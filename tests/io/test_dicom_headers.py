@@ -34,7 +34,7 @@ def test_file_without_preamble_and_meta_is_told_by_its_first_element(tmp_path, s
     assert path.read_bytes()[:2] == b"\x08\x00"
     assert is_dicom(path)
     header = read_header(path, ["Rows"])
-    assert (header.tags.Rows, header.transfer_syntax) == (5, syntax)
+    assert (header.dataset.Rows, header.transfer_syntax) == (5, syntax)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_deflated_file_that_swells_beyond_any_image_is_refused(tmp_path, monkeyp
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
-    assert read_header(path, ["Rows"]).tags.Rows == 5
+    assert read_header(path, ["Rows"]).dataset.Rows == 5
     monkeypatch.setattr(dicom_headers, "_MOST_INFLATED_BYTES", 300)
     with pytest.raises(UnreadableImage, match="inflates to more than"):
         read_header(path, ["Rows"])
