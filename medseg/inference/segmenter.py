@@ -47,6 +47,8 @@ class Segmenter:
         What runs the network: "torch".
     precision
         "auto", "float32", "bfloat16" or "float16".
+    previous
+        The first stage of a cascade, whose semantic map this one sees as further channels.
 
     Raises
     ------
@@ -63,7 +65,9 @@ class Segmenter:
         device: str = "auto",
         engine: EngineName = "torch",
         precision: Precision = "auto",
+        previous: Segmenter | None = None,
     ) -> None:
+        self.previous = previous
         self.recipe = recipe_of(recipe) if isinstance(recipe, Plan) else recipe
         self.weights_sha256 = weights_sha256
         self.engine: EngineName = engine
@@ -102,8 +106,9 @@ class Segmenter:
         """
         monitor = monitor or Monitor()
         self.check_channels(len(volume.channels))
+        before = None if self.previous is None else self.previous.segment(volume, monitor)[0].array
         with monitor.stage("preprocess"):
-            prepared = prepare(volume, self.recipe.preparation)
+            prepared = prepare(volume, self.recipe.preparation, previous=before)
         with monitor.stage("network"):
             logits, note = self._predict(torch.from_numpy(prepared.image), monitor)
         with monitor.stage("export"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.errors import InvalidBundle
 from medseg.inference.device import Precision
 from medseg.inference.engine import EngineName
 from medseg.inference.segmenter import Segmenter
-from medseg.models.bundle import read_bundle
+from medseg.models.bundle import PLAN_PATH, read_bundle
+from medseg.models.nnunet import find_nnunet_folder, previous_stage_folder, read_nnunet
 from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
 from medseg.networks.checkpoint import load_weights, read_state_dict, weights_sha256
@@ -16,8 +20,20 @@ from medseg.networks.checkpoint import load_weights, read_state_dict, weights_sh
 __all__ = ["load_segmenter"]
 
 
+@dataclass(frozen=True)
+class _Options:
+    device: str
+    engine: EngineName
+    precision: Precision
+
+
 def load_segmenter(
-    model: str | Path, *, device: str = "auto", engine: EngineName = "torch", precision: Precision = "auto"
+    model: str | Path,
+    *,
+    device: str = "auto",
+    engine: EngineName = "torch",
+    precision: Precision = "auto",
+    folds: Sequence[int | str] | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -26,13 +42,16 @@ def load_segmenter(
     Parameters
     ----------
     model
-        Name of a shipped bundle ("sarcoma_pet"), or the folder of a medseg bundle.
+        Name of a shipped bundle ("sarcoma_pet"), the folder of a medseg bundle, or an nnU-Net v2 model folder (also
+        one in which a single such model lies).
     device
         "auto", "cpu", "cuda" or "cuda:N".
     engine
         "torch".
     precision
         "auto" (float32 on CPU, half precision on CUDA), "float32", "bfloat16" or "float16".
+    folds
+        Numbers (or "all") of the folds of an nnU-Net model; None for all that it has.
 
     Raises
     ------
@@ -48,6 +67,10 @@ def load_segmenter(
     folder = find_model(model)
     if not folder.is_dir():
         raise InvalidBundle(f"{folder}: a model is a bundle folder; this is a file")
+    options = _Options(device, engine, precision)
+    nnunet = None if (folder / PLAN_PATH).is_file() else find_nnunet_folder(folder)
+    if nnunet is not None:
+        return _nnunet_segmenter(nnunet, folds, options)
     bundle = read_bundle(folder)
     network = build_network(bundle.plan)
     load_weights(network, read_state_dict(bundle.weights), bundle.weights)
@@ -58,4 +81,22 @@ def load_segmenter(
         device=device,
         engine=engine,
         precision=precision,
+    )
+
+
+def _nnunet_segmenter(folder: Path, folds: Sequence[int | str] | None, options: _Options) -> Segmenter:
+    """An nnU-Net model; a cascade's second stage with the first, whose weights then count in the hash."""
+    before = previous_stage_folder(folder)
+    previous = None if before is None else _nnunet_segmenter(before, None, options)
+    networks, recipe, sha256 = read_nnunet(folder, folds)
+    if previous is not None:
+        sha256 = hashlib.sha256((previous.weights_sha256 + sha256).encode()).hexdigest()
+    return Segmenter(
+        networks,
+        recipe,
+        weights_sha256=sha256,
+        device=options.device,
+        engine=options.engine,
+        precision=options.precision,
+        previous=previous,
     )
