@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from medseg.core.plan import IntensityPlan
 
 __all__ = [
+    "AppendPreviousStage",
     "CropForeground",
     "CropNonzero",
     "MapIntensities",
@@ -48,10 +49,14 @@ class Orient(_Step):
 
 
 class Transpose(_Step):
-    """Axes put in another order: axis n of the result is axis `axes[n]` of what came before."""
+    """Axes put in another order: axis n of the result is axis `axes[n]` of what came before.
+
+    `is_packed` lays the voxels out anew, the last axis contiguous: sums over them depend on it in the last digit.
+    """
 
     kind: Literal["transpose"] = "transpose"
     axes: Axes
+    is_packed: bool = False
 
 
 class Respace(_Step):
@@ -72,16 +77,19 @@ class RespaceAsNnunet(_Step):
 
     Shape is round(old spacing / new spacing x old shape). Where the largest spacing is more than `anisotropy` times the
     smallest, before or after, the odd axis is interpolated apart, with `order_z`. `is_torch` is nnU-Net's variant
-    by `torch.nn.functional.interpolate`.
+    by `torch.nn.functional.interpolate`. `None` as a spacing keeps that axis as it is. The way back to the scan has
+    its own `back_force_separate_z` and `back_anisotropy`; `Prepared.apart_axis` is that way's.
     """
 
     kind: Literal["respace_as_nnunet"] = "respace_as_nnunet"
-    spacing_mm: tuple[Positive, Positive, Positive]
+    spacing_mm: tuple[Positive | None, Positive, Positive]
     order: Annotated[int, Field(ge=0, le=5)] = 3
     order_z: Annotated[int, Field(ge=0, le=5)] = 0
     force_separate_z: bool | None = None
     anisotropy: Positive = 3.0
     is_torch: bool = False
+    back_force_separate_z: bool | None = None
+    back_anisotropy: Positive = 3.0
 
 
 class Resize(_Step):
@@ -105,9 +113,13 @@ class CropForeground(_Step):
 
 
 class CropNonzero(_Step):
-    """The box around all voxels that are not 0 in some channel, holes filled, as nnU-Net's `crop_to_nonzero` does."""
+    """The box around all voxels that are not 0 in some channel, as nnU-Net's `crop_to_nonzero` does.
+
+    `keeps_mask`: whether a later step looks at which voxels these are, holes filled.
+    """
 
     kind: Literal["crop_nonzero"] = "crop_nonzero"
+    keeps_mask: bool = True
 
 
 class MapIntensities(_Step):
@@ -178,6 +190,13 @@ class NormalizeAsNnunet(_Step):
     channels: tuple[NnunetChannel, ...]
 
 
+class AppendPreviousStage(_Step):
+    """The class map of a cascade's stage before as further channels, one a class: 1 inside, 0 outside."""
+
+    kind: Literal["append_previous_stage"] = "append_previous_stage"
+    classes: tuple[PositiveInt, ...]
+
+
 PreparationStep = Annotated[
     Orient
     | Transpose
@@ -191,6 +210,7 @@ PreparationStep = Annotated[
     | ScaleToRange
     | ScalePercentiles
     | Normalize
-    | NormalizeAsNnunet,
+    | NormalizeAsNnunet
+    | AppendPreviousStage,
     Field(discriminator="kind"),
 ]

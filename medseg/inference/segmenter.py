@@ -52,6 +52,8 @@ class Segmenter:
         "auto", "float32", "bfloat16" or "float16".
     takes_over
         A model's own pipeline in place of the recipe: (network, device, volume, monitor) to the semantic map and notes.
+    previous
+        The first stage of a cascade, whose semantic map this one sees as further channels.
 
     Raises
     ------
@@ -69,8 +71,10 @@ class Segmenter:
         engine: EngineName = "torch",
         precision: Precision = "auto",
         takes_over: TakesOver | None = None,
+        previous: Segmenter | None = None,
     ) -> None:
         self._takes_over = takes_over
+        self.previous = previous
         self.recipe = recipe_of(recipe) if isinstance(recipe, Plan) else recipe
         self.weights_sha256 = weights_sha256
         self.engine: EngineName = engine
@@ -111,8 +115,9 @@ class Segmenter:
         self.check_channels(len(volume.channels))
         if self._takes_over is not None:
             return self._takes_over(self._network, self.device, volume, monitor)
+        before = None if self.previous is None else self.previous.segment(volume, monitor)[0].array
         with monitor.stage("preprocess"):
-            prepared = prepare(volume, self.recipe.preparation)
+            prepared = prepare(volume, self.recipe.preparation, previous=before)
         with monitor.stage("network"):
             logits, note = self._predict(torch.from_numpy(prepared.image), monitor)
         with monitor.stage("export"):

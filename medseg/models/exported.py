@@ -4,6 +4,7 @@ NAME/
 recipe.json               what the model does to a scan
 networks.json             class and arguments of each network
 weights-0.safetensors     one file a network: no optimizer, every tensor once
+previous_stage/           the first stage of a cascade, the same again
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = ["EXPORT_FILE", "export_model", "is_exported", "read_exported"]
 
 EXPORT_FILE = "networks.json"
 _RECIPE_FILE = "recipe.json"
+_PREVIOUS = "previous_stage"
 
 
 def is_exported(path: Path) -> bool:
@@ -96,7 +98,8 @@ def read_exported(folder: Path) -> LoadedModel:
         networks.append(_with_weights(build_described(description), file, shared))
         digest.update(weights_sha256(file).encode())
     descriptions = tuple(description for description, _, _ in entries)
-    return LoadedModel(networks, recipe, digest.hexdigest(), folder, descriptions)
+    previous = read_exported(folder / _PREVIOUS) if is_exported(folder / _PREVIOUS) else None
+    return LoadedModel(networks, recipe, digest.hexdigest(), folder, descriptions, previous=previous)
 
 
 def _with_weights(network: nn.Module, file: Path, shared: Mapping[str, Any]) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from medseg.core.plan import Plan
@@ -15,11 +17,12 @@ from medseg.models.exported import is_exported, read_exported
 from medseg.models.loaded import LoadedModel
 from medseg.models.monai_bundle import read_monai_bundle
 from medseg.models.monai_files import find_bundle, is_monai_bundle, unpacked_model
+from medseg.models.nnunet import find_nnunet_folder, previous_stage_folder, read_nnunet
 from medseg.models.shipped import find_model
 from medseg.models.trust import is_trusted
 from medseg.networks.build import build_network, monai_network
 from medseg.networks.checkpoint import load_weights, read_state_dict, weights_sha256
-from medseg.networks.description import NetworkDescription
+from medseg.networks.description import NetworkDescription, describe_nnunet
 
 __all__ = ["load_model", "load_segmenter"]
 
@@ -31,6 +34,7 @@ def load_segmenter(
     engine: EngineName = "torch",
     precision: Precision = "auto",
     trust: bool | None = None,
+    folds: Sequence[int | str] | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -41,7 +45,8 @@ def load_segmenter(
     ----------
     model
         Name of a shipped bundle ("sarcoma_pet"); or a medseg bundle, a MONAI bundle (folder, zip or TorchScript file),
-        or the folder that `medseg model export` wrote.
+        an nnU-Net v2 model folder (also one in which a single such model lies), or the folder that `medseg model
+        export` wrote.
     device
         "auto", "cpu", "cuda" or "cuda:N".
     engine
@@ -51,6 +56,8 @@ def load_segmenter(
     trust
         Whether the model may run code of its own: True, False, or None for models that were pinned by
         `medseg model trust`.
+    folds
+        Numbers (or "all") of the folds of an nnU-Net model; None for all that it has.
 
     Raises
     ------
@@ -69,7 +76,11 @@ def load_segmenter(
     UsageError
         If the device is not there.
     """
-    loaded = load_model(model, trust=trust)
+    return _segmenter(load_model(model, trust=trust, folds=folds), device, engine, precision)
+
+
+def _segmenter(loaded: LoadedModel, device: str, engine: EngineName, precision: Precision) -> Segmenter:
+    before = loaded.previous
     return Segmenter(
         loaded.networks,
         loaded.recipe,
@@ -78,15 +89,18 @@ def load_segmenter(
         engine=engine,
         precision=precision,
         takes_over=loaded.takes_over,
+        previous=None if before is None else _segmenter(before, device, engine, precision),
     )
 
 
-def load_model(model: str | Path, *, trust: bool | None = None) -> LoadedModel:
+def load_model(
+    model: str | Path, *, trust: bool | None = None, folds: Sequence[int | str] | None = None
+) -> LoadedModel:
     """Load a model's networks and recipe.
 
     Parameters
     ----------
-    model, trust
+    model, trust, folds
         As `load_segmenter`.
 
     Raises
@@ -103,13 +117,16 @@ def load_model(model: str | Path, *, trust: bool | None = None) -> LoadedModel:
         return read_exported(path)
     if is_monai_bundle(path):
         return read_monai_bundle(find_bundle(path, source), trust=bool(trust) or pinned)
+    nnunet = find_nnunet_folder(path) if path.is_dir() else None
+    if nnunet is not None:
+        return _nnunet(nnunet, folds)
     if path.is_file():
         raise InvalidBundle(
             f"{path}: a model is a folder, a zip of one, or a TorchScript bundle; this is a file of another kind"
         )
     raise InvalidBundle(
-        f"{path}: no model there that medseg knows: neither {PLAN_PATH} (medseg), configs/inference.json (MONAI) nor "
-        "recipe.json (exported)"
+        f"{path}: no model there that medseg knows: neither {PLAN_PATH} (medseg), configs/inference.json "
+        "(MONAI), plans.json with fold_0 (nnU-Net), nor recipe.json (exported)"
     )
 
 
@@ -125,6 +142,17 @@ def _own_bundle(folder: Path) -> LoadedModel:
         folder,
         (_described(bundle.plan),),
     )
+
+
+def _nnunet(folder: Path, folds: Sequence[int | str] | None) -> LoadedModel:
+    """An nnU-Net model; a cascade's second stage with the first, whose weights then count in the hash."""
+    before = previous_stage_folder(folder)
+    previous = None if before is None else _nnunet(before, None)
+    networks, recipe, sha256 = read_nnunet(folder, folds)
+    if previous is not None:
+        sha256 = hashlib.sha256((previous.weights_sha256 + sha256).encode()).hexdigest()
+    descriptions = tuple(describe_nnunet(network) for network in networks)
+    return LoadedModel(networks, recipe, sha256, folder, descriptions, previous=previous)
 
 
 def _described(plan: Plan) -> NetworkDescription:

@@ -33,6 +33,8 @@ class LoadedModel:
         Class and arguments of each network; empty where the network is code of the bundle's own.
     takes_over
         The bundle's own pipeline in place of the recipe; only with trust.
+    previous
+        The first stage of a cascade, whose semantic map this one sees as further channels.
     metadata
         What the model says of itself, for `medseg model check` and `info`.
     details
@@ -45,5 +47,6 @@ class LoadedModel:
     source: Path
     descriptions: tuple[NetworkDescription, ...] = ()
     takes_over: TakesOver | None = None
+    previous: LoadedModel | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)

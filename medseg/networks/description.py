@@ -7,18 +7,21 @@ of torch, MONAI and medseg.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from monai.networks import nets
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from medseg.errors import InvalidBundle, UnsupportedModel
 from medseg.networks.ensemble import MeanOfNetworks
+from medseg.networks.nnunet import NnunetArchitecture, NnunetNetwork, SliceBySlice
 from medseg.networks.outputs import FirstOutput, WithEmptyChannels
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "NetworkDescription",
     "build_described",
     "canonical_name",
+    "describe_nnunet",
     "divisor_of",
     "unknown_arguments",
 ]
@@ -174,5 +178,29 @@ def _argument(value: Any) -> Any:
     return value
 
 
+def describe_nnunet(network: nn.Module) -> NetworkDescription:
+    """The description of a network of an nnU-Net model, as `nnunet` builds them.
+
+    Raises
+    ------
+    UnsupportedModel
+        If it is another module.
+    """
+    inner = network.network if isinstance(network, SliceBySlice) else network
+    if not isinstance(inner, NnunetNetwork):
+        raise UnsupportedModel(f"{type(network).__name__} is no network of nnU-Net's")
+    plain = json.loads(json.dumps(asdict(inner.architecture)))
+    return NetworkDescription(family="nnunet", name=type(network).__name__, arguments=plain)
+
+
+def _build_nnunet(description: NetworkDescription) -> nn.Module:
+    try:
+        network = NnunetNetwork(TypeAdapter(NnunetArchitecture).validate_python(description.arguments))
+    except (ValidationError, TypeError, ValueError, KeyError, IndexError) as error:
+        raise InvalidBundle(f"an nnU-Net network cannot be built from its description: {error}") from error
+    return SliceBySlice(network) if description.name == "SliceBySlice" else network
+
+
 BUILDERS["monai"] = _build_monai
 BUILDERS["medseg"] = _build_mean
+BUILDERS["nnunet"] = _build_nnunet

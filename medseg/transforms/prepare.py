@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,45 +12,24 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation, Spacing
 from numpy.typing import NDArray
 
-from medseg.core.geometry import Geometry
 from medseg.core.steps import MapIntensities, Orient, PreparationStep, Respace
 from medseg.core.volume import Volume
 from medseg.errors import InvalidPlan
 from medseg.transforms.border import array_to_tensor, geometry_of
+from medseg.transforms.prepare_nnunet import NNUNET_STEPS
+from medseg.transforms.prepared import Prepared
 from medseg.transforms.preprocess import RAS_LABELS, map_intensity
 
 __all__ = ["Prepared", "prepare"]
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A scan on its way to the network.
-
-    Parameters
-    ----------
-    image
-        (C, i, j, k) float32.
-    geometry
-        Its grid.
-    is_cropped
-        Whether a step cut the scan: what lies beyond the grid is background then, else the outermost voxels go on.
-    mask
-        (i, j, k) bool, the inside of a nonzero crop, for the steps that look at it; None for none.
-    apart_axis
-        The axis that a step interpolated apart from the others; None for none.
-    notes
-        What the provenance should tell.
-    """
-
-    image: NDArray[np.float32]
-    geometry: Geometry
-    is_cropped: bool = False
-    mask: NDArray[np.bool_] | None = None
-    apart_axis: int | None = None
-    notes: tuple[str, ...] = ()
-
-
-def prepare(volume: Volume, steps: Sequence[PreparationStep]) -> Prepared:
+def prepare(
+    volume: Volume,
+    steps: Sequence[PreparationStep],
+    *,
+    is_exact: bool = False,
+    previous: NDArray[np.integer[Any]] | None = None,
+) -> Prepared:
     """Carry out steps on a volume.
 
     Parameters
@@ -59,6 +38,10 @@ def prepare(volume: Volume, steps: Sequence[PreparationStep]) -> Prepared:
         (C, I, J, K), the model's channels in order and unit; left as it is.
     steps
         In order.
+    is_exact
+        Whether steps that may be faster in float32 compute as precisely as the model's family does.
+    previous
+        (I, J, K) class numbers of the stage before, for a cascade.
 
     Returns
     -------
@@ -69,7 +52,7 @@ def prepare(volume: Volume, steps: Sequence[PreparationStep]) -> Prepared:
     InvalidPlan
         If a step has another number of channels than the volume.
     """
-    state = Prepared(volume.array, volume.geometry)
+    state = Prepared(volume.array, volume.geometry, is_exact=is_exact, previous=previous)
     for step in steps:
         state = _STEPS[type(step)](state, step)
     return state
@@ -79,7 +62,13 @@ def _orient(state: Prepared, step: Orient) -> Prepared:
     turned: MetaTensor = Orientation(axcodes=step.axcodes, labels=RAS_LABELS)(
         array_to_tensor(state.image, state.geometry)
     )  # type: ignore[assignment]
-    return replace(state, image=np.asarray(turned.as_tensor()), geometry=geometry_of(turned))
+    previous = state.previous
+    if previous is not None:
+        turned_map = Orientation(axcodes=step.axcodes, labels=RAS_LABELS)(
+            array_to_tensor(previous[None].astype(np.float32), state.geometry)
+        )
+        previous = np.asarray(turned_map)[0].astype(previous.dtype)
+    return replace(state, image=np.asarray(turned.as_tensor()), geometry=geometry_of(turned), previous=previous)
 
 
 def _respace(state: Prepared, step: Respace) -> Prepared:
@@ -108,4 +97,5 @@ _STEPS: dict[type, Callable[[Prepared, Any], Prepared]] = {
     Orient: _orient,
     Respace: _respace,
     MapIntensities: _map_intensities,
+    **NNUNET_STEPS,
 }
