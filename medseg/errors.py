@@ -21,6 +21,9 @@
     ├── InvalidLabelMap (ValueError)           not a map of whole, non-negative, known numbers
     ├── ModelError (ValueError)                a model cannot be used
     │   ├── InvalidBundle                      a bundle folder lacks something or contradicts itself
+    │   ├── UnsupportedModel                   what the model does is not within medseg's reach
+    │   ├── UntrustedCode                      code from the model's folder would have to run; --trust allows it
+    │   ├── ChangedModel                       the files are not those that were pinned as trusted
     │   └── ChannelMismatch                    the scan has other channels than the model wants
     ├── InvalidManifest (ValueError)           a data manifest is malformed
     │   └── HashMismatch                       a file is not the file that the manifest names
@@ -33,6 +36,7 @@ from __future__ import annotations
 
 __all__ = [
     "AmbiguousSeries",
+    "ChangedModel",
     "ChannelMismatch",
     "GridMismatch",
     "HashMismatch",
@@ -55,7 +59,9 @@ __all__ = [
     "UnreadableImage",
     "UnsafeArchive",
     "UnsupportedDimensions",
+    "UnsupportedModel",
     "UnsupportedUnits",
+    "UntrustedCode",
     "UsageError",
 ]
 
@@ -150,6 +156,18 @@ class ModelError(MedsegError, ValueError):
 
 class InvalidBundle(ModelError):
     """A bundle folder lacks something or contradicts itself."""
+
+
+class UnsupportedModel(ModelError):
+    """What the model does is not within medseg's reach: a 2-D network, boxes instead of voxels, an unknown step."""
+
+
+class UntrustedCode(ModelError):
+    """Code from the model's folder would have to run; `--trust` allows it."""
+
+
+class ChangedModel(ModelError):
+    """The model's files are not those that were pinned as trusted."""
 
 
 class ChannelMismatch(ModelError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -22,9 +22,12 @@ from medseg.inference.sliding_window import predict_logits, predict_with_fallbac
 from medseg.networks.ensemble import MeanOfNetworks
 from medseg.transforms.prepare import prepare
 
-__all__ = ["Segmenter"]
+__all__ = ["Segmenter", "TakesOver"]
 
 logger = logging.getLogger(__name__)
+
+TakesOver = Callable[[nn.Module, torch.device, Volume, Monitor], tuple[SemanticMap, tuple[str, ...]]]
+"""A model's own pipeline: (network, device, volume, monitor) to the semantic map on the volume's grid, and notes."""
 
 
 class Segmenter:
@@ -47,6 +50,8 @@ class Segmenter:
         What runs the network: "torch".
     precision
         "auto", "float32", "bfloat16" or "float16".
+    takes_over
+        A model's own pipeline in place of the recipe: (network, device, volume, monitor) to the semantic map and notes.
     previous
         The first stage of a cascade, whose semantic map this one sees as further channels.
 
@@ -65,8 +70,10 @@ class Segmenter:
         device: str = "auto",
         engine: EngineName = "torch",
         precision: Precision = "auto",
+        takes_over: TakesOver | None = None,
         previous: Segmenter | None = None,
     ) -> None:
+        self._takes_over = takes_over
         self.previous = previous
         self.recipe = recipe_of(recipe) if isinstance(recipe, Plan) else recipe
         self.weights_sha256 = weights_sha256
@@ -106,6 +113,8 @@ class Segmenter:
         """
         monitor = monitor or Monitor()
         self.check_channels(len(volume.channels))
+        if self._takes_over is not None:
+            return self._takes_over(self._network, self.device, volume, monitor)
         before = None if self.previous is None else self.previous.segment(volume, monitor)[0].array
         with monitor.stage("preprocess"):
             prepared = prepare(volume, self.recipe.preparation, previous=before)

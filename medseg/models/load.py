@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from medseg.core.plan import Plan
+from medseg.core.recipe import recipe_of
 from medseg.errors import InvalidBundle
 from medseg.inference.device import Precision
 from medseg.inference.engine import EngineName
 from medseg.inference.segmenter import Segmenter
 from medseg.models.bundle import PLAN_PATH, read_bundle
+from medseg.models.exported import is_exported, read_exported
+from medseg.models.loaded import LoadedModel
+from medseg.models.monai_bundle import read_monai_bundle
+from medseg.models.monai_files import find_bundle, is_monai_bundle, unpacked_model
 from medseg.models.nnunet import find_nnunet_folder, previous_stage_folder, read_nnunet
 from medseg.models.shipped import find_model
-from medseg.networks.build import build_network
+from medseg.models.trust import is_trusted
+from medseg.networks.build import build_network, monai_network
 from medseg.networks.checkpoint import load_weights, read_state_dict, weights_sha256
+from medseg.networks.description import NetworkDescription, describe_nnunet
 
-__all__ = ["load_segmenter"]
-
-
-@dataclass(frozen=True)
-class _Options:
-    device: str
-    engine: EngineName
-    precision: Precision
+__all__ = ["load_model", "load_segmenter"]
 
 
 def load_segmenter(
@@ -33,23 +33,29 @@ def load_segmenter(
     device: str = "auto",
     engine: EngineName = "torch",
     precision: Precision = "auto",
+    trust: bool | None = None,
     folds: Sequence[int | str] | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
-    Nothing from the model's folder is executed: its plan is JSON and its weights are tensors.
+    Nothing from the model's folder is executed unless it is trusted: configurations are read as data, weights are
+    tensors.
 
     Parameters
     ----------
     model
-        Name of a shipped bundle ("sarcoma_pet"), the folder of a medseg bundle, or an nnU-Net v2 model folder (also
-        one in which a single such model lies).
+        Name of a shipped bundle ("sarcoma_pet"); or a medseg bundle, a MONAI bundle (folder, zip or TorchScript file),
+        an nnU-Net v2 model folder (also one in which a single such model lies), or the folder that `medseg model
+        export` wrote.
     device
         "auto", "cpu", "cuda" or "cuda:N".
     engine
         "torch".
     precision
         "auto" (float32 on CPU, half precision on CUDA), "float32", "bfloat16" or "float16".
+    trust
+        Whether the model may run code of its own: True, False, or None for models that were pinned by
+        `medseg model trust`.
     folds
         Numbers (or "all") of the folds of an nnU-Net model; None for all that it has.
 
@@ -58,45 +64,101 @@ def load_segmenter(
     UnknownModel
         If there is no such model.
     InvalidBundle
-        If the folder is incomplete, or weights and plan do not fit each other.
+        If something is missing, damaged, or contradicts itself.
+    UntrustedCode
+        If code of the model's own would have to run; the message says which.
+    ChangedModel
+        If the model is pinned, and has changed since.
+    UnsupportedModel
+        If the model is for 2-D images, finds boxes, or does what medseg does not follow.
     InvalidPlan
         If the plan is not valid.
     UsageError
         If the device is not there.
     """
-    folder = find_model(model)
-    if not folder.is_dir():
-        raise InvalidBundle(f"{folder}: a model is a bundle folder; this is a file")
-    options = _Options(device, engine, precision)
-    nnunet = None if (folder / PLAN_PATH).is_file() else find_nnunet_folder(folder)
-    if nnunet is not None:
-        return _nnunet_segmenter(nnunet, folds, options)
-    bundle = read_bundle(folder)
-    network = build_network(bundle.plan)
-    load_weights(network, read_state_dict(bundle.weights), bundle.weights)
+    return _segmenter(load_model(model, trust=trust, folds=folds), device, engine, precision)
+
+
+def _segmenter(loaded: LoadedModel, device: str, engine: EngineName, precision: Precision) -> Segmenter:
+    before = loaded.previous
     return Segmenter(
-        network,
-        bundle.plan,
-        weights_sha256=weights_sha256(bundle.weights),
+        loaded.networks,
+        loaded.recipe,
+        weights_sha256=loaded.weights_sha256,
         device=device,
         engine=engine,
         precision=precision,
+        takes_over=loaded.takes_over,
+        previous=None if before is None else _segmenter(before, device, engine, precision),
     )
 
 
-def _nnunet_segmenter(folder: Path, folds: Sequence[int | str] | None, options: _Options) -> Segmenter:
+def load_model(
+    model: str | Path, *, trust: bool | None = None, folds: Sequence[int | str] | None = None
+) -> LoadedModel:
+    """Load a model's networks and recipe.
+
+    Parameters
+    ----------
+    model, trust, folds
+        As `load_segmenter`.
+
+    Raises
+    ------
+    UnknownModel, InvalidBundle, UntrustedCode, ChangedModel, UnsupportedModel, InvalidPlan
+        As `load_segmenter`.
+    """
+    source = find_model(model)
+    pinned = is_trusted(source) if trust is None else False
+    path = unpacked_model(source)
+    if path.is_dir() and (path / PLAN_PATH).is_file():
+        return _own_bundle(path)
+    if path.is_dir() and is_exported(path):
+        return read_exported(path)
+    if is_monai_bundle(path):
+        return read_monai_bundle(find_bundle(path, source), trust=bool(trust) or pinned)
+    nnunet = find_nnunet_folder(path) if path.is_dir() else None
+    if nnunet is not None:
+        return _nnunet(nnunet, folds)
+    if path.is_file():
+        raise InvalidBundle(
+            f"{path}: a model is a folder, a zip of one, or a TorchScript bundle; this is a file of another kind"
+        )
+    raise InvalidBundle(
+        f"{path}: no model there that medseg knows: neither {PLAN_PATH} (medseg), configs/inference.json "
+        "(MONAI), plans.json with fold_0 (nnU-Net), nor recipe.json (exported)"
+    )
+
+
+def _own_bundle(folder: Path) -> LoadedModel:
+    """A bundle that medseg trained."""
+    bundle = read_bundle(folder)
+    network = build_network(bundle.plan)
+    load_weights(network, read_state_dict(bundle.weights), bundle.weights)
+    return LoadedModel(
+        [network.eval()],
+        recipe_of(bundle.plan),
+        weights_sha256(bundle.weights),
+        folder,
+        (_described(bundle.plan),),
+    )
+
+
+def _nnunet(folder: Path, folds: Sequence[int | str] | None) -> LoadedModel:
     """An nnU-Net model; a cascade's second stage with the first, whose weights then count in the hash."""
     before = previous_stage_folder(folder)
-    previous = None if before is None else _nnunet_segmenter(before, None, options)
+    previous = None if before is None else _nnunet(before, None)
     networks, recipe, sha256 = read_nnunet(folder, folds)
     if previous is not None:
         sha256 = hashlib.sha256((previous.weights_sha256 + sha256).encode()).hexdigest()
-    return Segmenter(
-        networks,
-        recipe,
-        weights_sha256=sha256,
-        device=options.device,
-        engine=options.engine,
-        precision=options.precision,
-        previous=previous,
-    )
+    descriptions = tuple(describe_nnunet(network) for network in networks)
+    return LoadedModel(networks, recipe, sha256, folder, descriptions, previous=previous)
+
+
+def _described(plan: Plan) -> NetworkDescription:
+    written = monai_network(plan)
+    member = NetworkDescription(name=written.pop("_target_"), arguments=written)
+    if plan.network.members == 1:
+        return member
+    members = [member.model_dump(mode="json")] * plan.network.members
+    return NetworkDescription(family="medseg", name="MeanOfNetworks", arguments={"members": members})

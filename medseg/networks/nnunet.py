@@ -100,6 +100,7 @@ class NnunetNetwork(nn.Module):
 
     def __init__(self, architecture: NnunetArchitecture) -> None:
         super().__init__()
+        self.architecture = architecture
         self.encoder = _Encoder(architecture)
         self.decoder = _Decoder(architecture)
 

@@ -51,10 +51,10 @@ def test_unknown_model_lists_the_shipped_ones() -> None:
 
 
 def test_folder_that_is_no_bundle_says_what_lacks(tmp_path: Path) -> None:
-    with pytest.raises(InvalidBundle, match=r"no configs/plan\.json"):
+    with pytest.raises(InvalidBundle, match=r"neither configs/plan\.json \(medseg\), configs/inference\.json"):
         load_segmenter(tmp_path, device="cpu")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InvalidBundle, match="this is a file"):
+    with pytest.raises(InvalidBundle, match="this is a file of another kind"):
         load_segmenter(tmp_path / "file", device="cpu")
     folder = bundle(tmp_path / "tiny")
     (folder / WEIGHTS_PATH).unlink()
