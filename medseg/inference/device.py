@@ -12,7 +12,7 @@ from medseg.errors import UsageError
 
 __all__ = ["Precision", "autocast", "place", "place_input", "resolve_device", "resolve_precision"]
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "exact", "float32", "bfloat16", "float16"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,7 +48,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """The autocast context of a precision; does nothing for float32."""
+    """The autocast context of a precision; does nothing for float32 and exact."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision, torch.bfloat16), enabled=precision in _DTYPES)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from medseg.errors import InvalidBundle
 from medseg.inference.device import Precision
 from medseg.inference.engine import EngineName
+from medseg.inference.options import RunOptions
 from medseg.inference.segmenter import Segmenter
 from medseg.models.bundle import PLAN_PATH, read_bundle
 from medseg.models.nnunet import find_nnunet_folder, previous_stage_folder, read_nnunet
@@ -25,6 +26,7 @@ class _Options:
     device: str
     engine: EngineName
     precision: Precision
+    run: RunOptions | None
 
 
 def load_segmenter(
@@ -34,6 +36,7 @@ def load_segmenter(
     engine: EngineName = "torch",
     precision: Precision = "auto",
     folds: Sequence[int | str] | None = None,
+    options: RunOptions | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -49,9 +52,12 @@ def load_segmenter(
     engine
         "torch".
     precision
-        "auto" (float32 on CPU, half precision on CUDA), "float32", "bfloat16" or "float16".
+        "auto" (float32 on CPU, half precision on CUDA), "exact", "float32", "bfloat16" or "float16";
+        "exact" is float32 and the arithmetic of the model's own family.
     folds
         Numbers (or "all") of the folds of an nnU-Net model; None for all that it has.
+    options
+        Test-time flips, air, memory.
 
     Raises
     ------
@@ -67,10 +73,9 @@ def load_segmenter(
     folder = find_model(model)
     if not folder.is_dir():
         raise InvalidBundle(f"{folder}: a model is a bundle folder; this is a file")
-    options = _Options(device, engine, precision)
     nnunet = None if (folder / PLAN_PATH).is_file() else find_nnunet_folder(folder)
     if nnunet is not None:
-        return _nnunet_segmenter(nnunet, folds, options)
+        return _nnunet_segmenter(nnunet, folds, _Options(device, engine, precision, options))
     bundle = read_bundle(folder)
     network = build_network(bundle.plan)
     load_weights(network, read_state_dict(bundle.weights), bundle.weights)
@@ -81,6 +86,7 @@ def load_segmenter(
         device=device,
         engine=engine,
         precision=precision,
+        options=options,
     )
 
 
@@ -98,5 +104,6 @@ def _nnunet_segmenter(folder: Path, folds: Sequence[int | str] | None, options: 
         device=options.device,
         engine=options.engine,
         precision=options.precision,
+        options=options.run,
         previous=previous,
     )
