@@ -94,13 +94,17 @@ def medseg_labels(model: Path, scan: list[Path], arguments: argparse.Namespace) 
 def segment_one(asked: dict[str, Any]) -> None:
     """In a process of its own: segment a scan and store the labels."""
     import medseg
+    from medseg.inference.options import RunOptions
+    from medseg.inference.segmenter import Segmenter
     from medseg.models.load import load_segmenter
 
-    segmenter = load_segmenter(asked["model"], device="cpu", folds=asked["folds"], precision=asked["precision"])
-    stage = segmenter
+    options = RunOptions(mirror=asked["mirror"], keeps_probability=False)
+    model, folds = asked["model"], asked["folds"]
+    segmenter = load_segmenter(model, device="cpu", folds=folds, precision=asked["precision"], options=options)
+    stage: Segmenter | None = segmenter
     while stage is not None:
-        changes = {"overlap": 1 - asked["step_size"]} | ({} if asked["mirror"] else {"mirror_axes": ()})
-        stage.recipe = stage.recipe.model_copy(update={"windows": stage.recipe.windows.model_copy(update=changes)})
+        windows = stage.recipe.windows.model_copy(update={"overlap": 1 - asked["step_size"]})
+        stage.recipe = stage.recipe.model_copy(update={"windows": windows})
         stage = stage.previous
     scan = medseg.read_scan(asked["scan"] if len(asked["scan"]) > 1 else asked["scan"][0])
     semantic, _ = segmenter.segment(medseg.load_volume(scan))

@@ -133,7 +133,7 @@ class Segmenter:
         self.check_channels(len(volume.channels))
         if self._takes_over is not None:
             return self._takes_over(self._network, self.device, volume, monitor)
-        before = None if self.previous is None else self.previous.segment(volume, monitor)[0].array
+        before = None if self.previous is None else self.previous.segment(volume, monitor, cancel)[0].array
         with monitor.stage("preprocess"):
             prepared = prepare(volume, self.recipe.preparation, is_exact=self.precision == "exact", previous=before)
         notes = list(prepared.notes)
