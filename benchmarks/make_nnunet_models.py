@@ -205,6 +205,9 @@ def train(preset: Preset, plans: dict, dataset: dict, configuration: str, fold: 
         trainer.initialize()
         trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+        plans.pop("continue_training", None)
+        for file, content in (("plans.json", plans), ("dataset.json", dataset)):
+            (Path(trainer.output_folder_base) / file).write_text(json.dumps(content, indent=2))
     if plans["configurations"][configuration].get("next_stage"):
         write_for_next_stage(trainer, Path(trainer.preprocessed_dataset_folder))
     return Path(trainer.output_folder_base)

@@ -27,7 +27,9 @@
     │   └── ChannelMismatch                    the scan has other channels than the model wants
     ├── InvalidManifest (ValueError)           a data manifest is malformed
     │   └── HashMismatch                       a file is not the file that the manifest names
-    └── TrainingError (RuntimeError)           training cannot start or go on
+    ├── TrainingError (RuntimeError)           training cannot start or go on
+    ├── NotEnoughMemory (MemoryError)          a case needs more memory than it may have
+    └── Cancelled (RuntimeError)               a case was called off
 
 A message says what is wrong, in which case, file or argument, what was expected and found, and what to do.
 """
@@ -36,6 +38,7 @@ from __future__ import annotations
 
 __all__ = [
     "AmbiguousSeries",
+    "Cancelled",
     "ChangedModel",
     "ChannelMismatch",
     "GridMismatch",
@@ -49,6 +52,7 @@ __all__ = [
     "MedsegError",
     "ModelError",
     "NonFiniteVoxels",
+    "NotEnoughMemory",
     "OutputExists",
     "OutputNotWritable",
     "ScanError",
@@ -190,3 +194,11 @@ class HashMismatch(InvalidManifest):
 
 class TrainingError(MedsegError, RuntimeError):
     """Training cannot start or go on."""
+
+
+class NotEnoughMemory(MedsegError, MemoryError):
+    """A case needs more memory than it may have."""
+
+
+class Cancelled(MedsegError, RuntimeError):
+    """A case was called off."""

@@ -12,7 +12,7 @@ from medseg.errors import UsageError
 
 __all__ = ["Precision", "autocast", "place", "place_input", "resolve_device", "resolve_precision"]
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "exact", "float32", "bfloat16", "float16"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,13 +48,16 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """The autocast context of a precision; does nothing for float32."""
+    """The autocast context of a precision; does nothing for float32 and exact."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision, torch.bfloat16), enabled=precision in _DTYPES)
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to its device, channels last: 3-D convolutions are faster that way, on CUDA and on CPU."""
-    return network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+    placed = network.to(device)
+    if any(parameter.ndim == 4 for parameter in placed.parameters()):  # a 2-D network: that order has five axes
+        return placed
+    return placed.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
 def place_input(windows: torch.Tensor, device: torch.device) -> torch.Tensor:

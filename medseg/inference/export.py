@@ -1,52 +1,114 @@
-"""From class probabilities on the network's grid to a semantic map on the scan's own.
+"""From slabs of network outputs to a semantic map on the scan's own grid.
 
-Probabilities are interpolated, then the most probable class is taken, slab by slab: no class map of the scan's full
-size ever exists. Interpolating labels, or logits, gives other voxels at the lesion's border.
+Interpolation, activation, decision and painting are fused: each slab of the network's grid becomes the rows of the scan
+that lie in it, and class numbers are written straight into the scan's array. No array of all classes at the scan's
+resolution exists, not even for one row: all channels are interpolated only where the winner is open (see `decide`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelScheme
+from medseg.core.recipe import OutputPlan
 from medseg.core.semantic import SemanticMap
+from medseg.inference.axis_map import Rounding, axis_maps
+from medseg.inference.canvas import Canvas, LabelPainter, RowPainter
+from medseg.inference.decide import Decision
+from medseg.inference.largest import keep_largest
+from medseg.inference.slab import INTERPOLATED, Slab
 from medseg.io.resample import resampled_slabs
 
-__all__ = ["softmax", "to_scan_grid"]
+__all__ = ["Beyond", "painted"]
+
+Beyond = Literal["nearest", "background", "fading"]
+"""What lies beyond the network's grid: its outermost voxels go on; background; or channels fade to 0 within a voxel."""
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities (N, I, J, K) of logits (N, I, J, K), both float32."""
-    shifted: NDArray[np.float32] = logits - logits.max(axis=0, keepdims=True)
-    np.exp(shifted, out=shifted)
-    shifted /= shifted.sum(axis=0, keepdims=True)
-    return shifted
-
-
-def to_scan_grid(
-    probabilities: NDArray[np.float32], network_grid: Geometry, scan_grid: Geometry, scheme: LabelScheme
+def painted(
+    slabs: Iterable[Slab],
+    network_grid: Geometry,
+    scan_grid: Geometry,
+    output: OutputPlan,
+    scheme: LabelScheme,
+    *,
+    beyond: Beyond = "nearest",
+    apart_axis: int | None = None,
+    is_exact: bool = False,
+    keeps_probability: bool = True,
 ) -> SemanticMap:
-    """The most probable class at each voxel of the scan, ties going to the lower class number.
+    """Paint slabs onto the scan's grid.
 
     Parameters
     ----------
-    probabilities
-        (N, i, j, k) float32 on `network_grid`, channel 0 background, channel c class c.
+    slabs
+        Of the "semantic" head, in order, together the network's grid.
     network_grid, scan_grid
         Where the network saw the scan, and the scan's own grid.
+    output
+        Activation, decision, interpolation.
     scheme
         Names of the classes.
+    beyond
+        What lies beyond the network's grid.
+    apart_axis
+        Axis of the network's grid that is interpolated apart, with the plan's `order_z`; None for none.
+    is_exact
+        Whether the family's own arithmetic is followed: interpolation in float64, float16 rounding where the plan says.
+    keeps_probability
+        Whether the map also holds the probability of anything but background: four bytes a voxel.
 
     Returns
     -------
-    SemanticMap on `scan_grid`, with the probability of anything but background.
+    SemanticMap on `scan_grid`.
     """
-    dtype = np.uint8 if scheme.highest <= np.iinfo(np.uint8).max else np.uint16
-    classes = np.empty(scan_grid.shape, dtype=dtype)
-    foreground = np.empty(scan_grid.shape, dtype=np.float32)
-    for part, slab in resampled_slabs(probabilities, network_grid, scan_grid):
-        classes[part] = slab.argmax(axis=0)
-        foreground[part] = np.clip(1.0 - slab[0], 0.0, 1.0)
-    return SemanticMap(classes, scan_grid, scheme, probability=foreground)
+    decision = Decision(output, is_exact=is_exact)
+    margin = 1 if beyond == "fading" else 0
+    maps = axis_maps(network_grid, scan_grid, _roundings(output, apart_axis), margin)
+    if maps is None:
+        slabs, network_grid, margin = _turned(slabs, network_grid, scan_grid, decision), scan_grid, 0
+        maps = axis_maps(scan_grid, scan_grid, ("linear", "linear", "linear"))
+    if maps is None:
+        raise AssertionError("a grid is parallel to itself")
+    canvas = Canvas(scan_grid.shape, scheme.highest, keeps_probability, beyond == "background")
+    painter: RowPainter | LabelPainter
+    if output.interpolates == "labels":
+        painter = LabelPainter(canvas, network_grid.shape, maps, decision, margin)
+    else:
+        painter = RowPainter(canvas, network_grid.shape, maps, decision, margin, np.float64 if is_exact else np.float32)
+    for slab in slabs:
+        painter.add(slab)
+    painter.finish()
+    if output.interpolates != "labels":
+        keep_largest(canvas.classes, output.keep_largest, output.keep_largest_connectivity)
+    return SemanticMap(canvas.classes, scan_grid, scheme, probability=canvas.probability)
+
+
+def _roundings(output: OutputPlan, apart_axis: int | None) -> tuple[Rounding, Rounding, Rounding]:
+    if output.interpolates == "labels":
+        return ("half_even", "half_even", "half_even")
+    orders = [output.order_z if axis == apart_axis else output.interpolation_order for axis in range(3)]
+    i, j, k = ("linear" if order == 1 else "half_up" for order in orders)
+    return (i, j, k)  # type: ignore[return-value]
+
+
+def _turned(slabs: Iterable[Slab], network_grid: Geometry, scan_grid: Geometry, decision: Decision) -> Iterator[Slab]:
+    """Slabs of the scan's own grid, for grids that are turned against each other: linear interpolation of a volume.
+
+    Here all channels are in memory at once. No preparation step turns a grid, so only grids that come from elsewhere
+    take this way.
+    """
+    parts, axis = [], 0
+    for slab in slabs:
+        values = decision.before_interpolation(slab.logits(decision.background_logits))
+        parts.append(values.movedim(-1, 0).movedim(1, slab.axis + 1).numpy())
+        axis = slab.axis
+    whole = np.concatenate(parts, axis=axis + 1)
+    for part, interpolated in resampled_slabs(whole, network_grid, scan_grid):
+        channels_last = np.ascontiguousarray(np.moveaxis(interpolated, 0, -1))
+        yield Slab(0, part.start, part.stop, {INTERPOLATED: torch.from_numpy(channels_last)})

@@ -8,26 +8,30 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from medseg.core.geometry import Geometry
 from medseg.core.monitor import Monitor
-from medseg.core.plan import InferencePlan, Plan
+from medseg.core.plan import Plan
 from medseg.core.recipe import Recipe, recipe_of
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Units, Volume
 from medseg.errors import ChannelMismatch
-from medseg.inference.device import Precision, place, resolve_device, resolve_precision
-from medseg.inference.engine import EngineName
-from medseg.inference.export import softmax, to_scan_grid
+from medseg.inference.device import Precision, resolve_device, resolve_precision
+from medseg.inference.engine import Engine, EngineName, TorchEngine
+from medseg.inference.export import Beyond, painted
+from medseg.inference.linear_head import LinearHead, split_linear_head
+from medseg.inference.options import RunOptions
 from medseg.inference.peaks import without_faint
-from medseg.inference.sliding_window import predict_logits, predict_with_fallback
+from medseg.inference.stitch import Cancel, Stitching, stitched_slabs
+from medseg.inference.windows import Layout, lay_windows
 from medseg.networks.ensemble import MeanOfNetworks
-from medseg.transforms.prepare import prepare
+from medseg.transforms.prepare import Prepared, prepare
 
 __all__ = ["Segmenter", "TakesOver"]
 
 logger = logging.getLogger(__name__)
 
-TakesOver = Callable[[nn.Module, torch.device, Volume, Monitor], tuple[SemanticMap, tuple[str, ...]]]
-"""A model's own pipeline: (network, device, volume, monitor) to the semantic map on the volume's grid, and notes."""
+TakesOver = Callable[[torch.device, Volume, Monitor], tuple[SemanticMap, tuple[str, ...]]]
+"""A model's own pipeline: (device, volume, monitor) to the semantic map on the volume's grid, and notes."""
 
 
 class Segmenter:
@@ -49,11 +53,14 @@ class Segmenter:
     engine
         What runs the network: "torch".
     precision
-        "auto", "float32", "bfloat16" or "float16".
-    takes_over
-        A model's own pipeline in place of the recipe: (network, device, volume, monitor) to the semantic map and notes.
+        "auto", "exact", "float32", "bfloat16" or "float16"; "exact" is float32 and the arithmetic of the model's own
+        family.
+    options
+        Test-time flips, air, memory.
     previous
         The first stage of a cascade, whose semantic map this one sees as further channels.
+    takes_over
+        A model's own pipeline in place of the recipe: (device, volume, monitor) to the semantic map and notes.
 
     Raises
     ------
@@ -70,19 +77,21 @@ class Segmenter:
         device: str = "auto",
         engine: EngineName = "torch",
         precision: Precision = "auto",
-        takes_over: TakesOver | None = None,
+        options: RunOptions | None = None,
         previous: Segmenter | None = None,
+        takes_over: TakesOver | None = None,
     ) -> None:
-        self._takes_over = takes_over
         self.previous = previous
+        self._takes_over = takes_over
         self.recipe = recipe_of(recipe) if isinstance(recipe, Plan) else recipe
         self.weights_sha256 = weights_sha256
         self.engine: EngineName = engine
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
-        several = [networks] if isinstance(networks, nn.Module) else list(networks)
-        network = several[0] if len(several) == 1 else MeanOfNetworks(several)
-        self._network = place(network, self.device).eval()
+        self.options = options or RunOptions()
+        members = _members(networks)
+        bodies, self._linear = self._taken_apart(members)
+        self._engines: list[Engine] = [TorchEngine(body, self.device, self.precision) for body in bodies]
 
     def __repr__(self) -> str:
         return f"Segmenter({self.recipe.name!r}, {self.device}, {self.precision})"
@@ -92,7 +101,9 @@ class Segmenter:
         """The voxel unit that each channel must be loaded in."""
         return tuple(channel.units for channel in self.recipe.channels)
 
-    def segment(self, volume: Volume, monitor: Monitor | None = None) -> tuple[SemanticMap, tuple[str, ...]]:
+    def segment(
+        self, volume: Volume, monitor: Monitor | None = None, cancel: Cancel | None = None
+    ) -> tuple[SemanticMap, tuple[str, ...]]:
         """Classify every voxel of a volume.
 
         Parameters
@@ -101,6 +112,8 @@ class Segmenter:
             (C, I, J, K), the model's channels in order and unit.
         monitor
             Told of stages and windows.
+        cancel
+            An event or a function; once set or true, the case ends with `Cancelled` before the next window.
 
         Returns
         -------
@@ -110,21 +123,64 @@ class Segmenter:
         ------
         ChannelMismatch
             If the volume has another number of channels than the model.
+        Cancelled
+            If `cancel` says so.
         """
         monitor = monitor or Monitor()
         self.check_channels(len(volume.channels))
         if self._takes_over is not None:
-            return self._takes_over(self._network, self.device, volume, monitor)
-        before = None if self.previous is None else self.previous.segment(volume, monitor)[0].array
+            return self._takes_over(self.device, volume, monitor)
+        before = None if self.previous is None else self.previous.segment(volume, monitor, cancel)[0].array
         with monitor.stage("preprocess"):
-            prepared = prepare(volume, self.recipe.preparation, previous=before)
+            is_exact = self.precision == "exact"
+            prepared = prepare(volume, self.recipe.preparation, is_exact=is_exact, previous=before)
+        notes = list(prepared.notes)
         with monitor.stage("network"):
-            logits, note = self._predict(torch.from_numpy(prepared.image), monitor)
+            semantic = self._painted(prepared, volume.geometry, monitor, cancel, notes)
         with monitor.stage("export"):
-            probabilities = softmax(logits.numpy())
-            semantic = to_scan_grid(probabilities, prepared.geometry, volume.geometry, self.recipe.labels)
             semantic, faint = self._checked_peaks(semantic, volume)
-        return semantic, tuple(told for told in (note, faint) if told is not None)
+        return semantic, tuple(notes) if faint is None else (*notes, faint)
+
+    def _painted(
+        self, prepared: Prepared, scan_grid: Geometry, monitor: Monitor, cancel: Cancel | None, notes: list[str]
+    ) -> SemanticMap:
+        recipe = self.recipe
+        layout = lay_windows(prepared.geometry.shape, recipe.windows)
+        how = self._stitching(layout)
+        slabs = stitched_slabs(
+            self._engines,
+            torch.from_numpy(prepared.image),
+            layout,
+            recipe.windows,
+            how,
+            monitor=monitor,
+            cancel=cancel,
+            notes=notes,
+        )
+        beyond: Beyond = "fading" if recipe.family == "monai" else "background"
+        return painted(
+            slabs,
+            prepared.geometry,
+            scan_grid,
+            recipe.output,
+            recipe.labels,
+            beyond=beyond if prepared.is_cropped else "nearest",
+            apart_axis=prepared.apart_axis,
+            is_exact=self.precision == "exact",
+            keeps_probability=self.options.keeps_probability,
+        )
+
+    def _stitching(self, layout: Layout) -> Stitching:
+        is_exact = self.precision == "exact"
+        is_half = is_exact and self.recipe.windows.accumulates_half
+        return Stitching(
+            axis=0 if is_exact else layout.cheapest_axis(),
+            mirror_axes=self.options.mirror_axes(self.recipe, self.device.type, self.precision),
+            per_batch=self.recipe.windows.per_batch,
+            sum_dtype=torch.float16 if is_half else torch.float32,
+            is_apart=is_half or bool(self._linear),
+            linear=self._linear,
+        )
 
     def _checked_peaks(self, semantic: SemanticMap, volume: Volume) -> tuple[SemanticMap, str | None]:
         least_peak = self.recipe.output.least_peak
@@ -139,31 +195,19 @@ class Segmenter:
                 f"{n_channels}. Give one file or folder for each, in that order."
             )
 
-    def _predict(self, image: torch.Tensor, monitor: Monitor) -> tuple[torch.Tensor, str | None]:
-        def predict(device: torch.device, inference: InferencePlan) -> torch.Tensor:
-            same = device == self.device
-            network = self._network if same else place(self._network, device)
-            precision = self.precision if same else resolve_precision("auto", device)
-            try:
-                return predict_logits(
-                    network,
-                    image,
-                    inference,
-                    divisor=self.recipe.windows.divisor,
-                    device=device,
-                    precision=precision,
-                    monitor=monitor,
-                )
-            finally:
-                if not same:
-                    place(self._network, self.device)
+    def _taken_apart(self, networks: Sequence[nn.Module]) -> tuple[Sequence[nn.Module], tuple[LinearHead, ...]]:
+        """Bodies and linear heads, where blending features takes less memory than blending logits."""
+        if self.precision == "exact" or self._takes_over is not None:
+            return networks, ()
+        sides = (32, 64, max(self.recipe.windows.patch_size))
+        parts = [split_linear_head(network, len(self.recipe.channels), sides) for network in networks]
+        found = [part for part in parts if part is not None]
+        if len(found) < len(networks) or sum(head.n_features for _, head in found) >= found[0][1].n_outputs:
+            return networks, ()
+        return [body for body, _ in found], tuple(head for _, head in found)
 
-        windows = self.recipe.windows
-        plan = InferencePlan(
-            patch_size=windows.patch_size,
-            overlap=windows.overlap,
-            blend=windows.blend,
-            windows_per_batch=windows.per_batch,
-            mirror_axes=windows.mirror_axes,
-        )
-        return predict_with_fallback(predict, self.device, plan)
+
+def _members(networks: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:
+    """The networks one by one; they run in lockstep, window by window."""
+    several = [networks] if isinstance(networks, nn.Module) else list(networks)
+    return [member for network in several for member in (network if isinstance(network, MeanOfNetworks) else [network])]

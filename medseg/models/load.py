@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from medseg.core.plan import Plan
 from medseg.core.recipe import recipe_of
 from medseg.errors import InvalidBundle
 from medseg.inference.device import Precision
 from medseg.inference.engine import EngineName
+from medseg.inference.options import RunOptions
 from medseg.inference.segmenter import Segmenter
 from medseg.models.bundle import PLAN_PATH, read_bundle
 from medseg.models.exported import is_exported, read_exported
@@ -35,6 +37,7 @@ def load_segmenter(
     precision: Precision = "auto",
     trust: bool | None = None,
     folds: Sequence[int | str] | None = None,
+    options: RunOptions | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -52,12 +55,15 @@ def load_segmenter(
     engine
         "torch".
     precision
-        "auto" (float32 on CPU, half precision on CUDA), "float32", "bfloat16" or "float16".
+        "auto" (float32 on CPU, half precision on CUDA), "exact", "float32", "bfloat16" or "float16";
+        "exact" is float32 and the arithmetic of the model's own family.
     trust
         Whether the model may run code of its own: True, False, or None for models that were pinned by
         `medseg model trust`.
     folds
         Numbers (or "all") of the folds of an nnU-Net model; None for all that it has.
+    options
+        Test-time flips, air, memory.
 
     Raises
     ------
@@ -76,20 +82,19 @@ def load_segmenter(
     UsageError
         If the device is not there.
     """
-    return _segmenter(load_model(model, trust=trust, folds=folds), device, engine, precision)
+    loaded = load_model(model, trust=trust, folds=folds)
+    return _segmenter(loaded, device=device, engine=engine, precision=precision, options=options)
 
 
-def _segmenter(loaded: LoadedModel, device: str, engine: EngineName, precision: Precision) -> Segmenter:
+def _segmenter(loaded: LoadedModel, **how: Any) -> Segmenter:
     before = loaded.previous
     return Segmenter(
         loaded.networks,
         loaded.recipe,
         weights_sha256=loaded.weights_sha256,
-        device=device,
-        engine=engine,
-        precision=precision,
+        previous=None if before is None else _segmenter(before, **how),
         takes_over=loaded.takes_over,
-        previous=None if before is None else _segmenter(before, device, engine, precision),
+        **how,
     )
 
 

@@ -111,7 +111,7 @@ def read_monai_bundle(files: BundleFiles, *, trust: bool = False) -> LoadedModel
     network, description, sha256 = _network(reading, found, own, preparation)
     takes_over = None
     if own is not None and (preparation is None or windows is None or output is None):
-        takes_over = own.pipeline(output_names(files.metadata, n_outputs))
+        takes_over = own.pipeline(network, output_names(files.metadata, n_outputs))
     recipe = _recipe(reading, found, preparation, windows, output, n_outputs, takes_over)
     return LoadedModel(
         [network],

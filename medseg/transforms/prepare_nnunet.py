@@ -209,7 +209,7 @@ def _resampled_by_torch(
     channel: NDArray[np.float32], shape: tuple[int, int, int], apart: int | None
 ) -> NDArray[np.float32]:
     """nnU-Net's variant; already float32, so that nothing is left to be more exact."""
-    voxels = torch.from_numpy(np.ascontiguousarray(channel))
+    voxels = torch.tensor(channel)  # a copy: the scan is read-only, which torch does not know
     interpolate = torch.nn.functional.interpolate
     if apart is None:
         return interpolate(voxels[None, None], shape, mode="trilinear")[0, 0].numpy()
