@@ -3,7 +3,8 @@
     python benchmarks/make_bundles.py OUT [--only NAME ...]
 
 Each runs with `python -m monai.bundle run` (see `benchmarks/accuracy_bundles.py`). Weights are random but
-not as they are initialized: the last layer is scaled so that every class wins somewhere, which makes equal labels a test.
+not as they are initialized: the last layer is scaled so that every class wins somewhere, or equal labels would say
+nothing.
 """
 
 from __future__ import annotations

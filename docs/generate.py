@@ -37,11 +37,17 @@ def commands_page() -> str:
             sys.exit(f"medseg {' '.join(words)} --help failed: {shown.output}")
         return "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
 
-    names = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    names = [words for name in sorted(commands) for words in [(name,), *_below(name, commands[name])]]
     parts = ["# Commands\n\nWritten by `docs/generate.py` from the commands' own help.\n"]
     parts += [f"## medseg\n\n```text\n{help_of()}\n```\n"]
-    parts += [f"## medseg {name}\n\n```text\n{help_of(name)}\n```\n" for name in names]
+    parts += [f"## medseg {' '.join(name)}\n\n```text\n{help_of(*name)}\n```\n" for name in names]
     return "\n".join(parts)
+
+
+def _below(name: str, command: object) -> list[tuple[str, str]]:
+    """The commands below a group of commands."""
+    return [(name, below) for below in sorted(getattr(command, "commands", {}))]
 
 
 def main() -> int:

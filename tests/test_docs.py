@@ -61,6 +61,14 @@ def test_every_command_has_help_with_an_example_and_is_documented(command: str) 
     assert f"medseg {command}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", sorted(get_command(app).commands["model"].commands))
+def test_every_command_on_models_has_help_with_an_example_and_is_documented(command: str) -> None:
+    help_text = get_command(app).commands["model"].commands[command].help
+    assert help_text
+    assert f"medseg model {command}" in help_text.partition("Example:")[2]
+    assert f"## medseg model {command}" in (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+
+
 def test_every_column_is_documented() -> None:
     page = (ROOT / "docs" / "reference" / "columns.md").read_text(encoding="utf-8")
     assert [c.name for c in COLUMNS if f"| `{c.name}` |" not in page] == []

@@ -13,6 +13,7 @@ from medseg.cli.console import CleanErrors
 from medseg.cli.demo import demo
 from medseg.cli.inspect import inspect
 from medseg.cli.measure import measure
+from medseg.cli.model import model_app
 from medseg.cli.phantom import phantom
 from medseg.cli.segment import segment
 from medseg.cli.separate import separate
@@ -54,6 +55,7 @@ def root(
 
 for _command in (demo, inspect, segment, separate, measure, phantom, train):
     app.command()(_command)
+app.add_typer(model_app, name="model")
 
 
 def run() -> None:

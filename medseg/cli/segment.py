@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medseg.cli.console import print_json, show_notes, show_progress
+from medseg.cli.model import Trust
 from medseg.cli.options import (
     AllowGaps,
     CaseId,
@@ -39,7 +40,13 @@ _Scans = Annotated[
     ),
 ]
 _Model = Annotated[
-    str, typer.Option("--model", "-m", help="Name of a shipped model, or a bundle folder.", show_default=False)
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Name of a shipped model; or a medseg or MONAI bundle, nnU-Net model folder or export.",
+        show_default=False,
+    ),
 ]
 _Precision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"], typer.Option("--precision", help="Of the network.")
@@ -72,6 +79,7 @@ def segment(
     weight_kg: WeightKg = None,
     save_evidence: _SaveEvidence = False,
     keep_identifiers: _KeepIdentifiers = False,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -96,7 +104,7 @@ def segment(
     scan = read_scan(scans, series=series, case_id=case_id, salt=salt, allow_gaps=allow_gaps)
     from medseg.models.load import load_segmenter  # loads torch: seconds that a misspelled path need not take
 
-    segmenter = load_segmenter(model, device=device, precision=precision)
+    segmenter = load_segmenter(model, device=device, precision=precision, trust=trust or None)
     changes = separation_changes(method, connectivity, minimum_volume_ml)
     separation = segmenter.recipe.separation.model_copy(update=changes)
     with show_progress(quiet=quiet) as progress:

@@ -54,7 +54,10 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to its device, channels last: 3-D convolutions are faster that way, on CUDA and on CPU."""
-    return network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+    placed = network.to(device)
+    if any(parameter.ndim == 4 for parameter in placed.parameters()):  # a 2-D network: that order has five axes
+        return placed
+    return placed.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
 def place_input(windows: torch.Tensor, device: torch.device) -> torch.Tensor:

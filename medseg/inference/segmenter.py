@@ -15,7 +15,7 @@ from medseg.core.recipe import Recipe, recipe_of
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Units, Volume
 from medseg.errors import ChannelMismatch
-from medseg.inference.device import Precision, place, resolve_device, resolve_precision
+from medseg.inference.device import Precision, resolve_device, resolve_precision
 from medseg.inference.engine import Engine, EngineName, TorchEngine
 from medseg.inference.export import Beyond, painted
 from medseg.inference.linear_head import LinearHead, split_linear_head
@@ -30,8 +30,8 @@ __all__ = ["Segmenter", "TakesOver"]
 
 logger = logging.getLogger(__name__)
 
-TakesOver = Callable[[nn.Module, torch.device, Volume, Monitor], tuple[SemanticMap, tuple[str, ...]]]
-"""A model's own pipeline: (network, device, volume, monitor) to the semantic map on the volume's grid, and notes."""
+TakesOver = Callable[[torch.device, Volume, Monitor], tuple[SemanticMap, tuple[str, ...]]]
+"""A model's own pipeline: (device, volume, monitor) to the semantic map on the volume's grid, and notes."""
 
 
 class Segmenter:
@@ -57,10 +57,10 @@ class Segmenter:
         family.
     options
         Test-time flips, air, memory.
-    takes_over
-        A model's own pipeline in place of the recipe: (network, device, volume, monitor) to the semantic map and notes.
     previous
         The first stage of a cascade, whose semantic map this one sees as further channels.
+    takes_over
+        A model's own pipeline in place of the recipe: (device, volume, monitor) to the semantic map and notes.
 
     Raises
     ------
@@ -78,11 +78,11 @@ class Segmenter:
         engine: EngineName = "torch",
         precision: Precision = "auto",
         options: RunOptions | None = None,
-        takes_over: TakesOver | None = None,
         previous: Segmenter | None = None,
+        takes_over: TakesOver | None = None,
     ) -> None:
-        self._takes_over = takes_over
         self.previous = previous
+        self._takes_over = takes_over
         self.recipe = recipe_of(recipe) if isinstance(recipe, Plan) else recipe
         self.weights_sha256 = weights_sha256
         self.engine: EngineName = engine
@@ -90,9 +90,6 @@ class Segmenter:
         self.precision = resolve_precision(precision, self.device)
         self.options = options or RunOptions()
         members = _members(networks)
-        self._network = members[0]
-        if takes_over is not None:
-            self._network = place(members[0], self.device).eval()
         bodies, self._linear = self._taken_apart(members)
         self._engines: list[Engine] = [TorchEngine(body, self.device, self.precision) for body in bodies]
 
@@ -132,10 +129,11 @@ class Segmenter:
         monitor = monitor or Monitor()
         self.check_channels(len(volume.channels))
         if self._takes_over is not None:
-            return self._takes_over(self._network, self.device, volume, monitor)
+            return self._takes_over(self.device, volume, monitor)
         before = None if self.previous is None else self.previous.segment(volume, monitor, cancel)[0].array
         with monitor.stage("preprocess"):
-            prepared = prepare(volume, self.recipe.preparation, is_exact=self.precision == "exact", previous=before)
+            is_exact = self.precision == "exact"
+            prepared = prepare(volume, self.recipe.preparation, is_exact=is_exact, previous=before)
         notes = list(prepared.notes)
         with monitor.stage("network"):
             semantic = self._painted(prepared, volume.geometry, monitor, cancel, notes)

@@ -84,10 +84,15 @@ def _slab_by_axis(
 def _blend_along(values: FloatArray, positions: NDArray[np.float64], axis: int) -> FloatArray:
     """Linear interpolation along one axis at fractional positions, clamped to the outermost centers."""
     n = values.shape[axis]
+    if values.strides[axis] < 0:  # `take` would copy a flipped array whole
+        values, positions = np.flip(values, axis), n - 1 - positions
     clamped = np.clip(_snapped(positions), 0, n - 1)
     below = np.floor(clamped).astype(np.intp)
     weight = (clamped - below).astype(np.float32)
     above = np.minimum(below + 1, n - 1)
+    first = int(below.min())  # nor should it copy more of a transposed one than it reads
+    values = values[(slice(None),) * axis + (slice(first, int(above.max()) + 1),)]
+    below, above = below - first, above - first
     shape = [1] * values.ndim
     shape[axis] = len(positions)
     low = np.take(values, below, axis=axis)

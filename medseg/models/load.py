@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from medseg.core.plan import Plan
 from medseg.core.recipe import recipe_of
@@ -81,23 +82,19 @@ def load_segmenter(
     UsageError
         If the device is not there.
     """
-    return _segmenter(load_model(model, trust=trust, folds=folds), device, engine, precision, options)
+    loaded = load_model(model, trust=trust, folds=folds)
+    return _segmenter(loaded, device=device, engine=engine, precision=precision, options=options)
 
 
-def _segmenter(
-    loaded: LoadedModel, device: str, engine: EngineName, precision: Precision, options: RunOptions | None
-) -> Segmenter:
+def _segmenter(loaded: LoadedModel, **how: Any) -> Segmenter:
     before = loaded.previous
     return Segmenter(
         loaded.networks,
         loaded.recipe,
         weights_sha256=loaded.weights_sha256,
-        device=device,
-        engine=engine,
-        precision=precision,
-        options=options,
+        previous=None if before is None else _segmenter(before, **how),
         takes_over=loaded.takes_over,
-        previous=None if before is None else _segmenter(before, device, engine, precision, options),
+        **how,
     )
 
 

@@ -6,6 +6,7 @@ code is run, and only that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -66,6 +67,10 @@ class _Reading:
         """Keep what needs code to run."""
         (self.ran if self.is_trusted else self.refused).extend(needs)
 
+    def own_reasons(self) -> list[str]:
+        """Why code of the bundle ran, without what was advised."""
+        return [re.split(r"[.;] (?=medseg reads|medseg knows|--trust)", reason)[0] for reason in self.ran]
+
     def check_trust(self) -> None:
         if self.refused:
             raise UntrustedCode("\n".join(self.refused))
@@ -106,7 +111,7 @@ def read_monai_bundle(files: BundleFiles, *, trust: bool = False) -> LoadedModel
     network, description, sha256 = _network(reading, found, own, preparation)
     takes_over = None
     if own is not None and (preparation is None or windows is None or output is None):
-        takes_over = own.pipeline(output_names(files.metadata, n_outputs))
+        takes_over = own.pipeline(network, output_names(files.metadata, n_outputs))
     recipe = _recipe(reading, found, preparation, windows, output, n_outputs, takes_over)
     return LoadedModel(
         [network],
@@ -116,7 +121,7 @@ def read_monai_bundle(files: BundleFiles, *, trust: bool = False) -> LoadedModel
         descriptions=() if description is None or takes_over is not None else (description,),
         takes_over=takes_over,
         metadata=dict(files.metadata),
-        details={"run_id": run_id(reading.config), "config": files.config_name, "own_code": reading.ran},
+        details={"run_id": run_id(reading.config), "config": files.config_name, "own_code": reading.own_reasons()},
     )
 
 
@@ -211,7 +216,7 @@ def _recipe(
     files = reading.files
     plan = output or OutputPlan(paint=tuple(range(n_outputs)))
     read = preparation or Preparation(image_keys=["image"])
-    own = [f"code of the bundle was run: {_first_line(reason)}" for reason in reading.ran]
+    own = [f"code of the bundle's own was run with trust: {reason}" for reason in reading.own_reasons()]
     return Recipe(
         name=files.name,
         family="monai",
@@ -247,7 +252,3 @@ def _newer(files: BundleFiles) -> list[str]:
 def _numbers(text: str) -> tuple[int, ...]:
     parts = text.split("+")[0].split(".")[:2]
     return tuple(int(part) for part in parts if part.isdigit())
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0]

@@ -77,11 +77,13 @@ class OwnCode:
         """
         self._get(key)
 
-    def pipeline(self, names: Mapping[int, str]) -> TakesOver:
+    def pipeline(self, network: nn.Module, names: Mapping[int, str]) -> TakesOver:
         """The bundle's own preprocessing, inferer and postprocessing around its network.
 
         Parameters
         ----------
+        network
+            With its weights.
         names
             Of the classes, by number.
         """
@@ -90,9 +92,8 @@ class OwnCode:
         inferer = self._get("inferer", None) or SimpleInferer()
         keys = _image_keys(self._files.content)
 
-        def run(
-            network: nn.Module, device: torch.device, volume: Volume, monitor: Monitor
-        ) -> tuple[SemanticMap, tuple[str, ...]]:
+        def run(device: torch.device, volume: Volume, monitor: Monitor) -> tuple[SemanticMap, tuple[str, ...]]:
+            network.to(device)
             with _importable(self._files.folder), torch.inference_mode():
                 with monitor.stage("preprocess"):
                     data = dict(prepare(_as_data(volume, keys)))

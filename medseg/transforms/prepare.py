@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Orientation, Spacing
 from numpy.typing import NDArray
 
-from medseg.core.steps import MapIntensities, Orient, PreparationStep, Respace
+from medseg.core.steps import MapIntensities, PreparationStep
 from medseg.core.volume import Volume
 from medseg.errors import InvalidPlan
-from medseg.transforms.border import array_to_tensor, geometry_of
+from medseg.transforms.prepare_monai import MONAI_STEPS
 from medseg.transforms.prepare_nnunet import NNUNET_STEPS
 from medseg.transforms.prepared import Prepared
-from medseg.transforms.preprocess import RAS_LABELS, map_intensity
+from medseg.transforms.preprocess import map_intensity
 
 __all__ = ["Prepared", "prepare"]
 
@@ -55,31 +53,7 @@ def prepare(
     state = Prepared(volume.array, volume.geometry, is_exact=is_exact, previous=previous)
     for step in steps:
         state = _STEPS[type(step)](state, step)
-    return state
-
-
-def _orient(state: Prepared, step: Orient) -> Prepared:
-    turned: MetaTensor = Orientation(axcodes=step.axcodes, labels=RAS_LABELS)(
-        array_to_tensor(state.image, state.geometry)
-    )  # type: ignore[assignment]
-    previous = state.previous
-    if previous is not None:
-        turned_map = Orientation(axcodes=step.axcodes, labels=RAS_LABELS)(
-            array_to_tensor(previous[None].astype(np.float32), state.geometry)
-        )
-        previous = np.asarray(turned_map)[0].astype(previous.dtype)
-    return replace(state, image=np.asarray(turned.as_tensor()), geometry=geometry_of(turned), previous=previous)
-
-
-def _respace(state: Prepared, step: Respace) -> Prepared:
-    pairs = zip(state.geometry.spacing, step.spacing_mm, strict=True)
-    spaced: MetaTensor = Spacing(
-        pixdim=[own if wanted is None else wanted for own, wanted in pairs],
-        mode="bilinear" if step.interpolation == "linear" else "nearest",
-        padding_mode=step.padding,
-        dtype=np.float64 if step.is_double else np.float32,
-    )(array_to_tensor(state.image, state.geometry))  # type: ignore[assignment]
-    return replace(state, image=np.asarray(spaced.as_tensor(), dtype=np.float32), geometry=geometry_of(spaced))
+    return replace(state, image=np.require(state.image, np.float32, "C"))  # steps may leave a view
 
 
 def _map_intensities(state: Prepared, step: MapIntensities) -> Prepared:
@@ -94,8 +68,7 @@ def _map_intensities(state: Prepared, step: MapIntensities) -> Prepared:
 
 
 _STEPS: dict[type, Callable[[Prepared, Any], Prepared]] = {
-    Orient: _orient,
-    Respace: _respace,
     MapIntensities: _map_intensities,
+    **MONAI_STEPS,
     **NNUNET_STEPS,
 }

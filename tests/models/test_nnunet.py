@@ -21,7 +21,7 @@ from medseg.core.steps import (
     Transpose,
 )
 from medseg.core.volume import Volume
-from medseg.errors import ChannelMismatch, InvalidBundle, UsageError
+from medseg.errors import ChannelMismatch, InvalidBundle, InvalidPlan, UsageError
 from medseg.io.hashes import sha256_of_files
 from medseg.models.load import load_segmenter
 from medseg.models.nnunet import find_nnunet_folder, previous_stage_folder, read_nnunet
@@ -323,3 +323,30 @@ def test_splines_are_the_default_where_old_plans_name_no_function(tmp_path: Path
     for key in ("resampling_fn_data", "resampling_fn_probabilities"):
         assert described["configurations"]["3d_fullres"].pop(key) == SPLINES
     assert read_nnunet(model_folder(tmp_path, plans_json=described))[1].output.rounds_to_half
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("3d_fullres", (1, 2)), ("2d", (1, 2))])
+def test_scan_is_segmented_on_its_own_grid(tmp_path: Path, name: str, sizes: tuple[int, int]) -> None:
+    folder = model_folder(tmp_path, name, sizes=sizes, mirror_axes=(0, 1))
+    segmenter = load_segmenter(folder, device="cpu", precision="exact")
+    array = np.random.default_rng(0).normal(100, 50, (1, 22, 20, 18)).astype(np.float32)
+    scan = Volume(array, Geometry((22, 20, 18), np.diag([1.5, 2.5, 3.0, 1.0])), ("CT",))
+    semantic, _ = segmenter.segment(scan)
+    assert semantic.geometry is scan.geometry
+    assert 0 < np.count_nonzero(semantic.array) < semantic.array.size
+
+
+def test_second_stage_sees_the_map_of_the_first(tmp_path: Path) -> None:
+    model_folder(tmp_path, "3d_lowres")
+    segmenter = load_segmenter(model_folder(tmp_path, "3d_cascade_fullres", sizes=(2, 2)), device="cpu")
+    array = np.random.default_rng(0).normal(100, 50, (1, 20, 22, 24)).astype(np.float32)
+    scan = Volume(array, Geometry((20, 22, 24), np.diag([2.0, 2.0, 2.0, 1.0])), ("CT",))
+    cascade = segmenter.segment(scan)[0].array
+    assert segmenter.previous is not None
+    before = segmenter.previous.segment(scan)[0].array
+    segmenter.previous = None
+    prepared = prepare(scan, segmenter.recipe.preparation, previous=before)
+    assert np.array_equal(prepared.image[1], before.transpose(2, 1, 0))
+    assert 0 < np.count_nonzero(cascade) < cascade.size
+    with pytest.raises(InvalidPlan, match="needs the class map of the first"):
+        segmenter.segment(scan)
