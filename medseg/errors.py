@@ -21,6 +21,7 @@
     ├── InvalidLabelMap (ValueError)           not a map of whole, non-negative, known numbers
     ├── ModelError (ValueError)                a model cannot be used
     │   ├── InvalidBundle                      a bundle folder lacks something or contradicts itself
+    │   ├── UnsupportedOperator (NotImplementedError)  the engine cannot run a part of the network
     │   └── ChannelMismatch                    the scan has other channels than the model wants
     ├── InvalidManifest (ValueError)           a data manifest is malformed
     │   └── HashMismatch                       a file is not the file that the manifest names
@@ -59,6 +60,7 @@ __all__ = [
     "UnreadableImage",
     "UnsafeArchive",
     "UnsupportedDimensions",
+    "UnsupportedOperator",
     "UnsupportedUnits",
     "UsageError",
 ]
@@ -154,6 +156,10 @@ class ModelError(MedsegError, ValueError):
 
 class InvalidBundle(ModelError):
     """A bundle folder lacks something or contradicts itself."""
+
+
+class UnsupportedOperator(ModelError, NotImplementedError):
+    """The engine that was asked for cannot run a part of the network; another engine can."""
 
 
 class ChannelMismatch(ModelError):

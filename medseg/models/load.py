@@ -17,7 +17,7 @@ __all__ = ["load_segmenter"]
 
 
 def load_segmenter(
-    model: str | Path, *, device: str = "auto", engine: EngineName = "torch", precision: Precision = "auto"
+    model: str | Path, *, device: str = "auto", engine: EngineName = "auto", precision: Precision = "auto"
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -30,9 +30,10 @@ def load_segmenter(
     device
         "auto", "cpu", "cuda" or "cuda:N".
     engine
-        "torch".
+        "auto" for what is fastest on this machine, measured once; "torch", "compiled" or "openvino".
     precision
-        "auto" (float32 on CPU, half precision on CUDA), "float32", "bfloat16" or "float16".
+        "auto" (bfloat16 on a CPU that multiplies it, where the network keeps its answer, else float32; half precision
+        on CUDA), "exact" (float32 and the arithmetic of the model's own family), "float32", "bfloat16" or "float16".
 
     Raises
     ------
@@ -43,7 +44,7 @@ def load_segmenter(
     InvalidPlan
         If the plan is not valid.
     UsageError
-        If the device is not there.
+        If the device is not there, or engine, precision and device do not go together.
     """
     folder = find_model(model)
     if not folder.is_dir():
