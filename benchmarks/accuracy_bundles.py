@@ -1,7 +1,7 @@
 """Labels of zoo-style bundles: medseg beside `python -m monai.bundle run`, voxel by voxel, with CPU time and memory.
 
     python benchmarks/make_bundles.py BUNDLES
-    python benchmarks/accuracy_bundles.py BUNDLES --output FOLDER [--shape 120 110 60] [--precision exact]
+    python benchmarks/accuracy_bundles.py BUNDLES --output FOLDER [--shape 120 104 64] [--precision exact]
 
 Each side is a process of its own, the two in turn; time is user and system time of the process, memory its peak.
 The scans are phantoms with noise, oblique and flipped, so that every step has work to do.
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("bundles", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--shape", type=int, nargs=3, default=(120, 110, 60))
+    parser.add_argument("--shape", type=int, nargs=3, default=(120, 104, 64))
     parser.add_argument("--precision", default="exact")
     arguments = parser.parse_args()
     results = []

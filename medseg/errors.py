@@ -24,6 +24,7 @@
     │   ├── UnsupportedModel                   what the model does is not within medseg's reach
     │   ├── UntrustedCode                      code from the model's folder would have to run; --trust allows it
     │   ├── ChangedModel                       the files are not those that were pinned as trusted
+    │   ├── UnsupportedOperator (NotImplementedError)  the engine cannot run a part of the network
     │   └── ChannelMismatch                    the scan has other channels than the model wants
     ├── InvalidManifest (ValueError)           a data manifest is malformed
     │   └── HashMismatch                       a file is not the file that the manifest names
@@ -64,6 +65,7 @@ __all__ = [
     "UnsafeArchive",
     "UnsupportedDimensions",
     "UnsupportedModel",
+    "UnsupportedOperator",
     "UnsupportedUnits",
     "UntrustedCode",
     "UsageError",
@@ -172,6 +174,10 @@ class UntrustedCode(ModelError):
 
 class ChangedModel(ModelError):
     """The model's files are not those that were pinned as trusted."""
+
+
+class UnsupportedOperator(ModelError, NotImplementedError):
+    """The engine that was asked for cannot run a part of the network; another engine can."""
 
 
 class ChannelMismatch(ModelError):

@@ -13,6 +13,7 @@ __all__ = ["Provenance", "installed_versions"]
 _PACKAGES = (
     "medseg",
     "torch",
+    "openvino",
     "monai",
     "numpy",
     "scipy",

@@ -10,7 +10,15 @@ from torch import nn
 
 from medseg.errors import UsageError
 
-__all__ = ["Precision", "autocast", "place", "place_input", "resolve_device", "resolve_precision"]
+__all__ = [
+    "Precision",
+    "autocast",
+    "multiplies_bfloat16",
+    "place",
+    "place_input",
+    "resolve_device",
+    "resolve_precision",
+]
 
 Precision = Literal["auto", "exact", "float32", "bfloat16", "float16"]
 
@@ -36,6 +44,12 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device {device!r} is not there: this machine shows {torch.cuda.device_count()} CUDA devices")
     return resolved
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this machine's processor multiplies bfloat16 itself (AVX-512 BF16 or AMX); others are slowed by it."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:

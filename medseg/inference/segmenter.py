@@ -15,10 +15,11 @@ from medseg.core.recipe import Recipe, recipe_of
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Units, Volume
 from medseg.errors import ChannelMismatch
-from medseg.inference.device import Precision, resolve_device, resolve_precision
-from medseg.inference.engine import Engine, EngineName, TorchEngine
+from medseg.inference.device import Precision, resolve_device
+from medseg.inference.engine import EngineName
 from medseg.inference.export import Beyond, painted
 from medseg.inference.linear_head import LinearHead, split_linear_head
+from medseg.inference.open_engines import open_engines
 from medseg.inference.options import RunOptions
 from medseg.inference.peaks import without_faint
 from medseg.inference.stitch import Cancel, Stitching, stitched_slabs
@@ -51,10 +52,10 @@ class Segmenter:
     device
         "auto", "cpu", "cuda" or "cuda:N".
     engine
-        What runs the network: "torch".
+        What runs the network: "auto" for what is fastest here, "torch", "compiled" or "openvino".
     precision
-        "auto", "exact", "float32", "bfloat16" or "float16"; "exact" is float32 and the arithmetic of the model's own
-        family.
+        "auto" (see `open_engines`), "exact", "float32", "bfloat16" or "float16"; "exact" is float32 and the arithmetic
+        of the model's own family.
     options
         Test-time flips, air, memory.
     previous
@@ -65,7 +66,7 @@ class Segmenter:
     Raises
     ------
     UsageError
-        If the device is not there.
+        If the device is not there, or engine, precision and device do not go together.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Segmenter:
         *,
         weights_sha256: str = "",
         device: str = "auto",
-        engine: EngineName = "torch",
+        engine: EngineName = "auto",
         precision: Precision = "auto",
         options: RunOptions | None = None,
         previous: Segmenter | None = None,
@@ -85,13 +86,15 @@ class Segmenter:
         self._takes_over = takes_over
         self.recipe = recipe_of(recipe) if isinstance(recipe, Plan) else recipe
         self.weights_sha256 = weights_sha256
-        self.engine: EngineName = engine
         self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
         self.options = options or RunOptions()
-        members = _members(networks)
-        bodies, self._linear = self._taken_apart(members)
-        self._engines: list[Engine] = [TorchEngine(body, self.device, self.precision) for body in bodies]
+        if takes_over is not None:
+            engine, precision = "torch", "float32" if precision == "auto" else precision  # its network is all it takes
+        bodies, self._linear = self._taken_apart(_members(networks), precision)
+        window = (len(self.recipe.channels), *self.recipe.windows.patch_size)
+        opened = open_engines(bodies, device=self.device, engine=engine, precision=precision, window=window)
+        self.engine, self.precision, self._engines = opened.name, opened.precision, opened.engines
+        self._notes = opened.notes
 
     def __repr__(self) -> str:
         return f"Segmenter({self.recipe.name!r}, {self.device}, {self.precision})"
@@ -134,7 +137,7 @@ class Segmenter:
         with monitor.stage("preprocess"):
             is_exact = self.precision == "exact"
             prepared = prepare(volume, self.recipe.preparation, is_exact=is_exact, previous=before)
-        notes = list(prepared.notes)
+        notes = [*self._notes, *prepared.notes]
         with monitor.stage("network"):
             semantic = self._painted(prepared, volume.geometry, monitor, cancel, notes)
         with monitor.stage("export"):
@@ -195,9 +198,11 @@ class Segmenter:
                 f"{n_channels}. Give one file or folder for each, in that order."
             )
 
-    def _taken_apart(self, networks: Sequence[nn.Module]) -> tuple[Sequence[nn.Module], tuple[LinearHead, ...]]:
+    def _taken_apart(
+        self, networks: Sequence[nn.Module], precision: Precision
+    ) -> tuple[Sequence[nn.Module], tuple[LinearHead, ...]]:
         """Bodies and linear heads, where blending features takes less memory than blending logits."""
-        if self.precision == "exact" or self._takes_over is not None:
+        if precision == "exact" or self._takes_over is not None:
             return networks, ()
         sides = (32, 64, max(self.recipe.windows.patch_size))
         parts = [split_linear_head(network, len(self.recipe.channels), sides) for network in networks]

@@ -33,7 +33,7 @@ def load_segmenter(
     model: str | Path,
     *,
     device: str = "auto",
-    engine: EngineName = "torch",
+    engine: EngineName = "auto",
     precision: Precision = "auto",
     trust: bool | None = None,
     folds: Sequence[int | str] | None = None,
@@ -53,10 +53,10 @@ def load_segmenter(
     device
         "auto", "cpu", "cuda" or "cuda:N".
     engine
-        "torch".
+        "auto" for what is fastest on this machine, measured once; "torch", "compiled" or "openvino".
     precision
-        "auto" (float32 on CPU, half precision on CUDA), "exact", "float32", "bfloat16" or "float16";
-        "exact" is float32 and the arithmetic of the model's own family.
+        "auto" (bfloat16 on a CPU that multiplies it, where the network keeps its answer, else float32; half precision
+        on CUDA), "exact" (float32 and the arithmetic of the model's own family), "float32", "bfloat16" or "float16".
     trust
         Whether the model may run code of its own: True, False, or None for models that were pinned by
         `medseg model trust`.
@@ -80,7 +80,7 @@ def load_segmenter(
     InvalidPlan
         If the plan is not valid.
     UsageError
-        If the device is not there.
+        If the device is not there, or engine, precision and device do not go together.
     """
     loaded = load_model(model, trust=trust, folds=folds)
     return _segmenter(loaded, device=device, engine=engine, precision=precision, options=options)

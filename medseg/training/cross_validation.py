@@ -119,7 +119,7 @@ def run_fold(
     weights = fit(training, plan, folder, device=device, resume=resume, monitor=monitor)
     network = build_network(plan)
     network.load_state_dict(weights)
-    segmenter = Segmenter(network, plan, device=str(device))
+    segmenter = Segmenter(network, plan, device=str(device), engine="torch", precision="exact")
     scores = [_score(case, fold, segmenter) for case in labelled if case.fold == fold]
     write_json(_FoldScores(plan_sha256=plan.sha256, cases=tuple(scores)).model_dump(mode="json"), scores_file)
     return scores

@@ -21,7 +21,7 @@ from torch import nn
 from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan, TrainingPlan
 from medseg.errors import TrainingError
-from medseg.inference.device import Precision, autocast, place, place_input
+from medseg.inference.device import Precision, autocast, multiplies_bfloat16, place, place_input
 from medseg.networks.build import build_member
 from medseg.networks.ensemble import joined_weights
 from medseg.training.checkpoints import RunState, read_checkpoint, write_checkpoint
@@ -184,8 +184,7 @@ def _training_precision(device: torch.device) -> Precision:
     """bfloat16 where the hardware multiplies it, a quarter of the time; float16 would need loss scaling."""
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+    return "bfloat16" if multiplies_bfloat16() else "float32"
 
 
 def _ahead(source: Iterator[Batch], n: int) -> Iterator[Batch]:
