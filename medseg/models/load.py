@@ -7,6 +7,7 @@ from pathlib import Path
 from medseg.errors import InvalidBundle
 from medseg.inference.device import Precision
 from medseg.inference.engine import EngineName
+from medseg.inference.options import RunOptions
 from medseg.inference.segmenter import Segmenter
 from medseg.models.bundle import read_bundle
 from medseg.models.shipped import find_model
@@ -17,7 +18,12 @@ __all__ = ["load_segmenter"]
 
 
 def load_segmenter(
-    model: str | Path, *, device: str = "auto", engine: EngineName = "torch", precision: Precision = "auto"
+    model: str | Path,
+    *,
+    device: str = "auto",
+    engine: EngineName = "torch",
+    precision: Precision = "auto",
+    options: RunOptions | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -32,7 +38,10 @@ def load_segmenter(
     engine
         "torch".
     precision
-        "auto" (float32 on CPU, half precision on CUDA), "float32", "bfloat16" or "float16".
+        "auto" (float32 on CPU, half precision on CUDA), "exact" (the arithmetic of the model's own family), "float32",
+        "bfloat16" or "float16".
+    options
+        Test-time flips, air, memory.
 
     Raises
     ------
@@ -58,4 +67,5 @@ def load_segmenter(
         device=device,
         engine=engine,
         precision=precision,
+        options=options,
     )
