@@ -120,17 +120,15 @@ def clean_positions(scale: float, offset: float, n_target: int, n_source: int) -
     computed from these whole numbers, as resizing does: a position that rounding moves off the middle of two voxels
     would break ties of float16 values. A position that misses a center by rounding is on it.
     """
-    if scale < 0:
-        return n_source - 1 - clean_positions(-scale, n_source - 1 - offset, n_target, n_source)
-    n_box = round(n_source / scale)
-    first = round(0.5 - (offset + 0.5) / scale)
-    resized = n_source / max(n_box, 1)
     index = np.arange(n_target, dtype=np.float64)
     positions: NDArray[np.float64] = scale * index + offset
+    n_box = round(n_source / abs(scale))
     if n_box >= 1:
-        exact = (index - first + 0.5) * resized - 0.5
+        edge = (-0.5 - offset) / scale  # where the source begins, in target voxels
+        inward = index - round(edge + 0.5) if scale > 0 else round(edge + 0.5) - 1 - index
+        exact: NDArray[np.float64] = (inward + 0.5) * (n_source / n_box) - 0.5
         if np.abs(exact - positions).max(initial=0.0) < _CLEAN_VOXELS:
-            positions = exact.astype(np.float64)
+            positions = exact
     nearest: NDArray[np.float64] = np.rint(positions)
     return np.where(np.abs(positions - nearest) < _ROUNDING_VOXELS, nearest, positions)
 

@@ -52,8 +52,8 @@ def load_segmenter(
     engine
         "torch".
     precision
-        "auto" (float32 on CPU, half precision on CUDA), "exact", "float32", "bfloat16" or "float16";
-        "exact" is float32 and the arithmetic of the model's own family.
+        "auto" (float32 on CPU, half precision on CUDA), "exact" (the arithmetic of the model's own family), "float32",
+        "bfloat16" or "float16".
     folds
         Numbers (or "all") of the folds of an nnU-Net model; None for all that it has.
     options

@@ -16,16 +16,17 @@ LINEAR = ("linear", "linear", "linear")
 def test_a_resized_box_has_the_positions_that_resizing_computes(
     n_network: int, n_box: int, first: int, spacing: float
 ) -> None:
-    scale = n_box / n_network
+    ratio = n_box / n_network
     to_world = np.array([[spacing, -123.456], [0, 1]])
-    to_scan = np.array([[scale, first + 0.5 * scale - 0.5], [0, 1]])
+    to_scan = np.array([[ratio, first + 0.5 * ratio - 0.5], [0, 1]])
     to_network = np.linalg.inv(to_world @ to_scan) @ to_world
     positions = clean_positions(to_network[0, 0], to_network[0, 1], n_box + first, n_network)
     exact = (np.arange(n_box) + 0.5) * (n_network / n_box) - 0.5
     on_center = np.abs(exact - np.rint(exact)) < 1e-9
     np.testing.assert_array_equal(positions[first:], np.where(on_center, np.rint(exact), exact))
-    backward = clean_positions(-to_network[0, 0], n_network - 1 - to_network[0, 1], n_box + first, n_network)
-    np.testing.assert_array_equal(n_network - 1 - backward, positions)
+    scale, offset = to_network[0]
+    flipped = clean_positions(-scale, scale * (n_box + first - 1) + offset, n_box, n_network)
+    np.testing.assert_array_equal(flipped, positions[first:][::-1])
 
 
 def test_other_positions_are_left_as_they_are() -> None:
