@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medseg.core.table import LesionTable
     from medseg.core.volume import Volume
     from medseg.errors import MedsegError
+    from medseg.inference.options import RunOptions
     from medseg.io.discover import find_scans
     from medseg.io.label_files import read_lesions, read_semantic
     from medseg.io.scan import load_volume, read_scan
@@ -45,6 +46,7 @@ _HOME = {
     "LesionTable": "medseg.core.table",
     "MedsegError": "medseg.errors",
     "Plan": "medseg.core.plan",
+    "RunOptions": "medseg.inference.options",
     "Scan": "medseg.core.scan",
     "SemanticMap": "medseg.core.semantic",
     "Volume": "medseg.core.volume",
@@ -72,6 +74,7 @@ __all__ = [
     "LesionTable",
     "MedsegError",
     "Plan",
+    "RunOptions",
     "Scan",
     "SemanticMap",
     "Volume",

@@ -24,6 +24,7 @@ from medseg.reports.case_page import write_case_page
 
 if TYPE_CHECKING:
     from medseg.inference.segmenter import Segmenter
+    from medseg.inference.stitch import Cancel
 
 __all__ = ["RESULT_FILES", "segment_case", "write_case"]
 
@@ -39,6 +40,7 @@ def segment_case(
     nan_as: float | None = None,
     weight_kg: float | None = None,
     progress: Progress | None = None,
+    cancel: Cancel | None = None,
 ) -> CaseResult:
     """Find, separate and measure the lesions of one scan.
 
@@ -55,7 +57,9 @@ def segment_case(
     weight_kg
         The patient's weight for SUV, where a DICOM series lacks it; recorded in the provenance.
     progress
-        Called with stage, units done and units in all.
+        Called with stage, units done and units in all; told of the estimated time if it has a method `remark`.
+    cancel
+        An event or a function; once set or true, the case ends with `Cancelled` before the next window.
 
     Returns
     -------
@@ -67,6 +71,10 @@ def segment_case(
         If the scan cannot be read.
     ChannelMismatch
         If the scan has other channels than the model wants.
+    NotEnoughMemory
+        If the scan does not fit into the memory that the segmenter may use.
+    Cancelled
+        If `cancel` says so.
 
     Examples
     --------
@@ -82,7 +90,7 @@ def segment_case(
     segmenter.check_channels(scan.n_channels)
     with monitor.stage("read"):
         volume = load_volume(scan, units=segmenter.units, nan_as=nan_as, weight_kg=weight_kg)
-    semantic, notes = segmenter.segment(volume, monitor)
+    semantic, notes = segmenter.segment(volume, monitor, cancel)
     with monitor.stage("separate"):
         lesions = separate_lesions(semantic, recipe.separation)
     with monitor.stage("measure"):

@@ -144,6 +144,10 @@ class _Bars:
             self._tasks[stage] = self._bars.add_task(stage, total=total, unit=_unit(stage))
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
+    def remark(self, text: str) -> None:
+        """A sentence above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False)
+
 
 class _Lines:
     """Progress as plain lines, for logs: each stage when it starts, then one in ten seconds at most."""
@@ -163,6 +167,10 @@ class _Lines:
             self._told = now
             left_s = (now - self._started) / done * (total - done)
             typer.echo(f"{stage}: {done}/{total} {_unit(stage)}, about {left_s:.0f} s left", err=True)
+
+    def remark(self, text: str) -> None:
+        """A sentence as a line of its own."""
+        typer.echo(text, err=True)
 
 
 def _unit(stage: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,13 +17,17 @@ __all__ = [
     "Connectivity",
     "Device",
     "Json",
+    "MaxMemory",
     "Method",
     "MinimumVolume",
     "OutputFolder",
     "Overwrite",
     "Quiet",
     "Series",
+    "SkipAir",
+    "TestTimeFlips",
     "WeightKg",
+    "memory_mib",
     "separation_changes",
 ]
 
@@ -45,6 +50,14 @@ Connectivity = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="What may be held in memory while the network runs, as 6GiB or 800MiB [default: what is free].",
+    ),
+]
 Method = Annotated[
     Literal["auto", "components", "watershed"] | None,
     typer.Option("--method", help="How touching lesions come apart [default: the plan's, or auto]."),
@@ -66,10 +79,48 @@ Series = Annotated[
         "--series", help="Which DICOM series, if a folder holds several: UID, number, number:stack or description."
     ),
 ]
+SkipAir = Annotated[
+    bool,
+    typer.Option(
+        "--skip-air", help="Do not run windows in which the scan is air around the body; they are counted, and sampled."
+    ),
+]
+TestTimeFlips = Annotated[
+    bool | None,
+    typer.Option(
+        "--tta/--no-tta",
+        help="Mirror the scan at test time as the model says, in up to eight passes instead of one [default: on a GPU, "
+        "for medseg's own models, and with --precision exact].",
+        show_default=False,
+    ),
+]
 WeightKg = Annotated[
     float | None,
     typer.Option("--weight-kg", help="The patient's weight for SUV, if the DICOM series lacks it."),
 ]
+
+
+def memory_mib(size: str | None) -> float | None:
+    """MiB of a size as it is written on the command line, None for none.
+
+    Raises
+    ------
+    UsageError
+        If it is no positive number with a unit.
+
+    Examples
+    --------
+    >>> memory_mib("6GiB"), memory_mib("0.5 G"), memory_mib("800 MB")
+    (6144.0, 512.0, 762.939453125)
+    """
+    if size is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(B|K|KB|KiB|M|MB|MiB|G|GB|GiB|T|TB|TiB)\s*", size, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--max-memory must be a size with its unit, such as 6GiB or 800MiB; got {size!r}")
+    unit = match[2].upper()
+    base = 1000 if len(unit) == 2 else 1024
+    return float(match[1]) * float(base ** "BKMGT".index(unit[0])) / 2**20
 
 
 def separation_changes(

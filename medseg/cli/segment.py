@@ -15,13 +15,17 @@ from medseg.cli.options import (
     Connectivity,
     Device,
     Json,
+    MaxMemory,
     Method,
     MinimumVolume,
     OutputFolder,
     Overwrite,
     Quiet,
     Series,
+    SkipAir,
+    TestTimeFlips,
     WeightKg,
+    memory_mib,
     separation_changes,
 )
 
@@ -49,7 +53,8 @@ _Model = Annotated[
     ),
 ]
 _Precision = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"], typer.Option("--precision", help="Of the network.")
+    Literal["auto", "exact", "float32", "bfloat16", "float16"],
+    typer.Option("--precision", help="Of the network; exact: float32 and the arithmetic of the model's own family."),
 ]
 _NanAs = Annotated[
     float | None, typer.Option("--nan-as", help="Fill NaN and infinite voxels with this value and record that.")
@@ -60,6 +65,7 @@ _KeepIdentifiers = Annotated[
         "--keep-identifiers", help="Write patient ID, study date, UIDs and path of the scan into result.json."
     ),
 ]
+_CHECKED_WINDOWS = 3  # of those that --skip-air leaves out
 _SaveEvidence = Annotated[bool, typer.Option("--save-evidence", help="Also write probability.nii.gz.")]
 
 
@@ -71,6 +77,9 @@ def segment(
     case_id: CaseId = None,
     device: Device = "auto",
     precision: _Precision = "auto",
+    test_time_flips: TestTimeFlips = None,
+    skip_air: SkipAir = False,
+    max_memory: MaxMemory = None,
     method: Method = None,
     connectivity: Connectivity = None,
     minimum_volume_ml: MinimumVolume = None,
@@ -98,13 +107,21 @@ def segment(
     from medseg.io.scan import read_scan
     from medseg.pipeline import RESULT_FILES, segment_case, write_case
 
+    max_memory_mib = memory_mib(max_memory)
     files = [*RESULT_FILES, *(["probability.nii.gz"] if save_evidence else [])]
     check_output_folder(output, files, overwrite=overwrite)
     salt = read_salt(output) or new_salt()
     scan = read_scan(scans, series=series, case_id=case_id, salt=salt, allow_gaps=allow_gaps)
+    from medseg.inference.options import RunOptions
     from medseg.models.load import load_segmenter  # loads torch: seconds that a misspelled path need not take
 
-    segmenter = load_segmenter(model, device=device, precision=precision, trust=trust or None)
+    options = RunOptions(
+        mirror=test_time_flips,
+        skip_air=skip_air,
+        check_skipped=_CHECKED_WINDOWS if skip_air else 0,
+        max_memory_mib=max_memory_mib,
+    )
+    segmenter = load_segmenter(model, device=device, precision=precision, trust=trust or None, options=options)
     changes = separation_changes(method, connectivity, minimum_volume_ml)
     separation = segmenter.recipe.separation.model_copy(update=changes)
     with show_progress(quiet=quiet) as progress:

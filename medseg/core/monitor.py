@@ -59,6 +59,17 @@ class Monitor:
         self._done = min(self._done + n, self._total)
         self._tell()
 
+    def attribute(self, stage: str, seconds: float) -> None:
+        """Say that some of the present stage's seconds belong to another: two stages that take turns."""
+        self.seconds[self.current] = self.seconds.get(self.current, 0.0) - seconds
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def remark(self, text: str) -> None:
+        """Pass a sentence on to who wants to know, if that has a method `remark`."""
+        hear = getattr(self._progress, "remark", None)
+        if hear is not None:
+            hear(text)
+
     def _tell(self) -> None:
         if self._progress is not None:
             self._progress(self.current, self._done, self._total)

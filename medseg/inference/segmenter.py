@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from medseg.core.geometry import Geometry
 from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan
 from medseg.core.recipe import Recipe, recipe_of
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Units, Volume
 from medseg.errors import ChannelMismatch
-from medseg.inference.device import Precision, resolve_device
-from medseg.inference.engine import EngineName
-from medseg.inference.export import Beyond, painted
+from medseg.inference.activations import activation_bytes
+from medseg.inference.device import Precision, place, resolve_device, resolve_precision
+from medseg.inference.engine import Engine, EngineName, TorchEngine
 from medseg.inference.linear_head import LinearHead, split_linear_head
 from medseg.inference.open_engines import open_engines
 from medseg.inference.options import RunOptions
 from medseg.inference.peaks import without_faint
-from medseg.inference.stitch import Cancel, Stitching, stitched_slabs
-from medseg.inference.windows import Layout, lay_windows
+from medseg.inference.run import ReadyModel, Run
+from medseg.inference.stitch import Cancel
 from medseg.networks.ensemble import MeanOfNetworks
-from medseg.transforms.prepare import Prepared, prepare
+from medseg.transforms.prepare import prepare
 
 __all__ = ["Segmenter", "TakesOver"]
-
-logger = logging.getLogger(__name__)
 
 TakesOver = Callable[[torch.device, Volume, Monitor], tuple[SemanticMap, tuple[str, ...]]]
 """A model's own pipeline: (device, volume, monitor) to the semantic map on the volume's grid, and notes."""
@@ -90,11 +88,12 @@ class Segmenter:
         self.options = options or RunOptions()
         if takes_over is not None:
             engine, precision = "torch", "float32" if precision == "auto" else precision  # its network is all it takes
-        bodies, self._linear = self._taken_apart(_members(networks), precision)
+        self._bodies, linear = self._taken_apart(_members(networks), precision)
+        self._is_away = False
         window = (len(self.recipe.channels), *self.recipe.windows.patch_size)
-        opened = open_engines(bodies, device=self.device, engine=engine, precision=precision, window=window)
-        self.engine, self.precision, self._engines = opened.name, opened.precision, opened.engines
-        self._notes = opened.notes
+        opened = open_engines(self._bodies, device=self.device, engine=engine, precision=precision, window=window)
+        self.engine, self.precision, self._notes = opened.name, opened.precision, opened.notes
+        self._model = self._ready(opened.engines, linear)
 
     def __repr__(self) -> str:
         return f"Segmenter({self.recipe.name!r}, {self.device}, {self.precision})"
@@ -128,62 +127,35 @@ class Segmenter:
             If the volume has another number of channels than the model.
         Cancelled
             If `cancel` says so.
+        NotEnoughMemory
+            If the run does not fit into the memory that it may use.
         """
         monitor = monitor or Monitor()
         self.check_channels(len(volume.channels))
         if self._takes_over is not None:
             return self._takes_over(self.device, volume, monitor)
-        before = None if self.previous is None else self.previous.segment(volume, monitor, cancel)[0].array
+        before, earlier = self._first_stage(volume, monitor, cancel)
         with monitor.stage("preprocess"):
             is_exact = self.precision == "exact"
             prepared = prepare(volume, self.recipe.preparation, is_exact=is_exact, previous=before)
-        notes = [*self._notes, *prepared.notes]
         with monitor.stage("network"):
-            semantic = self._painted(prepared, volume.geometry, monitor, cancel, notes)
+            run = Run(self._model, self.options, prepared, volume)
+            try:
+                semantic = run.semantic(monitor, cancel)
+            finally:
+                self._back_on_device()
         with monitor.stage("export"):
             semantic, faint = self._checked_peaks(semantic, volume)
-        return semantic, tuple(notes) if faint is None else (*notes, faint)
+        return semantic, (*self._notes, *earlier, *run.notes, *([] if faint is None else [faint]))
 
-    def _painted(
-        self, prepared: Prepared, scan_grid: Geometry, monitor: Monitor, cancel: Cancel | None, notes: list[str]
-    ) -> SemanticMap:
-        recipe = self.recipe
-        layout = lay_windows(prepared.geometry.shape, recipe.windows)
-        how = self._stitching(layout)
-        slabs = stitched_slabs(
-            self._engines,
-            torch.from_numpy(prepared.image),
-            layout,
-            recipe.windows,
-            how,
-            monitor=monitor,
-            cancel=cancel,
-            notes=notes,
-        )
-        beyond: Beyond = "fading" if recipe.family == "monai" else "background"
-        return painted(
-            slabs,
-            prepared.geometry,
-            scan_grid,
-            recipe.output,
-            recipe.labels,
-            beyond=beyond if prepared.is_cropped else "nearest",
-            apart_axis=prepared.apart_axis,
-            is_exact=self.precision == "exact",
-            keeps_probability=self.options.keeps_probability,
-        )
-
-    def _stitching(self, layout: Layout) -> Stitching:
-        is_exact = self.precision == "exact"
-        is_half = is_exact and self.recipe.windows.accumulates_half
-        return Stitching(
-            axis=0 if is_exact else layout.cheapest_axis(),
-            mirror_axes=self.options.mirror_axes(self.recipe, self.device.type, self.precision),
-            per_batch=self.recipe.windows.per_batch,
-            sum_dtype=torch.float16 if is_half else torch.float32,
-            is_apart=is_half or bool(self._linear),
-            linear=self._linear,
-        )
+    def _first_stage(
+        self, volume: Volume, monitor: Monitor, cancel: Cancel | None
+    ) -> tuple[NDArray[np.unsignedinteger] | None, tuple[str, ...]]:
+        """The class map that a cascade's second stage sees, and what did not go as planned on the way."""
+        if self.previous is None:
+            return None, ()
+        semantic, notes = self.previous.segment(volume, monitor, cancel)
+        return semantic.array, notes
 
     def _checked_peaks(self, semantic: SemanticMap, volume: Volume) -> tuple[SemanticMap, str | None]:
         least_peak = self.recipe.output.least_peak
@@ -198,6 +170,18 @@ class Segmenter:
                 f"{n_channels}. Give one file or folder for each, in that order."
             )
 
+    def _ready(self, engines: Sequence[Engine], linear: tuple[LinearHead, ...]) -> ReadyModel:
+        return ReadyModel(
+            self.recipe,
+            engines,
+            linear,
+            self.precision,
+            activations=lambda window, per_batch: max(
+                activation_bytes(body, len(self.recipe.channels), window, per_batch) for body in self._bodies
+            ),
+            on_cpu=None if self.device.type == "cpu" else self._on_cpu,
+        )
+
     def _taken_apart(
         self, networks: Sequence[nn.Module], precision: Precision
     ) -> tuple[Sequence[nn.Module], tuple[LinearHead, ...]]:
@@ -210,6 +194,18 @@ class Segmenter:
         if len(found) < len(networks) or sum(head.n_features for _, head in found) >= found[0][1].n_outputs:
             return networks, ()
         return [body for body, _ in found], tuple(head for _, head in found)
+
+    def _on_cpu(self) -> list[Engine]:
+        """The networks moved to the CPU, for the rest of a case."""
+        cpu = torch.device("cpu")
+        self._is_away = True
+        return [TorchEngine(body, cpu, resolve_precision("auto", cpu)) for body in self._bodies]
+
+    def _back_on_device(self) -> None:
+        if self._is_away:
+            for body in self._bodies:
+                place(body, self.device)
+            self._is_away = False
 
 
 def _members(networks: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:

@@ -24,6 +24,7 @@ from medseg.core.steps import (
     Transpose,
 )
 from medseg.errors import InvalidPlan, ScanError
+from medseg.transforms.class_maps import resampled_classes
 from medseg.transforms.prepared import Prepared
 from medseg.transforms.resize import along_axis, resized
 
@@ -63,7 +64,7 @@ def crop_nonzero(state: Prepared, step: CropNonzero) -> Prepared:
         image=state.image[(slice(None), *box)],
         geometry=state.geometry.cropped(low, high),
         is_cropped=True,
-        mask=filled(is_inside[box]) if step.keeps_mask else None,
+        mask=filled(is_inside[box]) if step.keeps_mask or state.previous is not None else None,
         previous=None if state.previous is None else state.previous[box],
     )
 
@@ -151,6 +152,9 @@ def respace_as_nnunet(state: Prepared, step: RespaceAsNnunet) -> Prepared:
         image = np.stack([_resampled_by_torch(channel, shape, apart) for channel in image])
     elif shape != old.shape:
         image = np.stack([_resampled(channel, shape, apart, step, state.is_exact) for channel in image])
+    previous = state.previous
+    if previous is not None:
+        previous = resampled_classes(previous, shape, mask=state.mask, apart=apart, is_exact=state.is_exact)
     back = apart_axis(target, old.spacing, step.back_force_separate_z, step.back_anisotropy)
     return replace(
         state,
@@ -158,7 +162,7 @@ def respace_as_nnunet(state: Prepared, step: RespaceAsNnunet) -> Prepared:
         geometry=_stretched(old, shape),
         mask=None,
         apart_axis=back,
-        previous=None if state.previous is None else _resampled_classes(state.previous, shape, apart),
+        previous=previous,
     )
 
 
@@ -221,23 +225,6 @@ def _resampled_by_torch(
     if tuple(stack.shape) == shape:
         return stack.numpy()
     return interpolate(stack[None, None], shape, mode="nearest-exact")[0, 0].numpy()
-
-
-def _resampled_classes(
-    classes: NDArray[np.integer[Any]], shape: tuple[int, int, int], apart: int | None
-) -> NDArray[np.integer[Any]]:
-    """Class numbers on another grid: each class where it has at least half of the weight, later ones over earlier."""
-    if shape == classes.shape:
-        return classes
-    axes = None if apart is None else [axis for axis in range(3) if axis != apart]
-    in_plane = [n if axes is not None and axis == apart else shape[axis] for axis, n in enumerate(classes.shape)]
-    result = np.zeros(in_plane, dtype=classes.dtype)
-    for number in np.unique(classes[classes > 0]):
-        share = resized((classes == number).astype(np.float64), in_plane, order=1, dtype=np.float64, axes=axes)
-        result[share >= 0.5] = number
-    if apart is None or classes.shape[apart] == shape[apart]:
-        return result
-    return along_axis(result, apart, shape[apart], order=0, dtype=result.dtype)
 
 
 def append_previous_stage(state: Prepared, step: AppendPreviousStage) -> Prepared:
