@@ -102,6 +102,9 @@ class OutputPlan(_Part):
         What is brought to the scan's grid: "probabilities" or "logits" linearly, or "labels" by nearest neighbor.
     interpolation_order
         0 or 1 (spline order of "probabilities" and "logits"); `order_z` for the axis that a preparation kept apart.
+    resizes_back
+        For a preparation that ends in a `Resize`: how that is undone, as `torch.nn.functional.interpolate` does it:
+        "area", "floor" (its "nearest"), "corners" (linear with aligned corners); None for linear by voxel centers.
     rounds_to_half
         Whether interpolated logits are rounded to float16 before the decision, as nnU-Net does.
     keep_largest
@@ -120,6 +123,7 @@ class OutputPlan(_Part):
     interpolates: Literal["probabilities", "logits", "labels"] = "probabilities"
     interpolation_order: Literal[0, 1] = 1
     order_z: Literal[0, 1] = 1
+    resizes_back: Literal["area", "floor", "corners"] | None = None
     rounds_to_half: bool = False
     keep_largest: tuple[int, ...] = ()
     keep_largest_connectivity: Literal[6, 18, 26] = 26

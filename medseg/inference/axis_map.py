@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
+from medseg.inference.resized_axis import box_of, resized_neighbors
 
 __all__ = ["AxisMap", "Rounding", "axis_maps", "clean_positions"]
 
-Rounding = Literal["linear", "half_up", "half_even"]
-"""Two neighbors with weights, or the nearest one; a position in the middle goes up, or to the even neighbor."""
+Rounding = Literal["linear", "half_up", "half_even", "area", "floor", "corners"]
+"""Two neighbors with weights, or the nearest one; a position in the middle goes up, or to the even neighbor. The last
+three are a `ResizeRule`."""
 
 _PARALLEL_TOLERANCE_VOXELS = 1e-3  # how far parallel axes may drift apart over the whole grid
 _ROUNDING_VOXELS = 1e-7
@@ -93,14 +95,21 @@ def axis_maps(
         scale, offset = to_source[source_axis, target_axis], to_source[source_axis, 3]
         n_source = source.shape[source_axis]
         positions = clean_positions(scale, offset, target.shape[target_axis], n_source)
-        maps.append(_axis_map(positions, n_source, source_axis, rounding[source_axis], margin))
+        rule = rounding[source_axis]
+        if rule in ("area", "floor", "corners"):
+            n_box, inward = box_of(scale, offset, target.shape[target_axis], n_source)
+            below, above, weight = resized_neighbors(inward, n_box, n_source, rule)
+            is_outside = _is_outside(positions, n_source)
+            maps.append(AxisMap(source_axis, below + margin, above + margin, weight, is_outside))
+        else:
+            maps.append(_axis_map(positions, n_source, source_axis, rule, margin))
     return (maps[0], maps[1], maps[2])
 
 
 def _axis_map(
     positions: NDArray[np.float64], n_source: int, source_axis: int, rounding: Rounding, margin: int
 ) -> AxisMap:
-    is_outside = (positions < -0.5 - _ROUNDING_VOXELS) | (positions > n_source - 0.5 + _ROUNDING_VOXELS)
+    is_outside = _is_outside(positions, n_source)
     inside = np.clip(positions + margin, 0, n_source - 1 + 2 * margin)
     if rounding == "linear":
         below = np.floor(inside).astype(np.intp)
@@ -111,6 +120,10 @@ def _axis_map(
         below = above = np.minimum(nearest.astype(np.intp), n_source - 1 + 2 * margin)
         weight = np.zeros(len(inside))
     return AxisMap(source_axis, below, above, weight, is_outside)
+
+
+def _is_outside(positions: NDArray[np.float64], n_source: int) -> NDArray[np.bool_]:
+    return (positions < -0.5 - _ROUNDING_VOXELS) | (positions > n_source - 0.5 + _ROUNDING_VOXELS)
 
 
 def clean_positions(scale: float, offset: float, n_target: int, n_source: int) -> NDArray[np.float64]:

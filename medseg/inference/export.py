@@ -21,6 +21,7 @@ from medseg.inference.axis_map import Rounding, axis_maps
 from medseg.inference.canvas import Canvas, LabelPainter, RowPainter
 from medseg.inference.decide import Decision
 from medseg.inference.largest import keep_largest
+from medseg.inference.resized_axis import area_matrix
 from medseg.inference.slab import INTERPOLATED, Slab
 from medseg.io.resample import resampled_slabs
 
@@ -68,6 +69,8 @@ def painted(
     SemanticMap on `scan_grid`.
     """
     decision = Decision(output, is_exact=is_exact)
+    if output.resizes_back == "area" and output.interpolates != "labels":
+        slabs, network_grid = _averaged(slabs, network_grid, scan_grid, decision)
     margin = 1 if beyond == "fading" else 0
     maps = axis_maps(network_grid, scan_grid, _roundings(output, apart_axis), margin)
     if maps is None:
@@ -90,11 +93,44 @@ def painted(
 
 
 def _roundings(output: OutputPlan, apart_axis: int | None) -> tuple[Rounding, Rounding, Rounding]:
+    if output.resizes_back is not None:
+        rule: Rounding = "floor" if output.interpolates == "labels" else output.resizes_back
+        return (rule, rule, rule)
     if output.interpolates == "labels":
         return ("half_even", "half_even", "half_even")
     orders = [output.order_z if axis == apart_axis else output.interpolation_order for axis in range(3)]
     i, j, k = ("linear" if order == 1 else "half_up" for order in orders)
     return (i, j, k)  # type: ignore[return-value]
+
+
+def _averaged(
+    slabs: Iterable[Slab], network_grid: Geometry, scan_grid: Geometry, decision: Decision
+) -> tuple[Iterable[Slab], Geometry]:
+    """Slabs averaged along the axes on which the scan has fewer voxels than the network's grid, and their grid.
+
+    Where there are such axes all channels are in memory at once: a resized image is a small one.
+    """
+    to_source = np.linalg.inv(network_grid.affine) @ scan_grid.affine
+    scales = np.abs(to_source[:3, :3]).max(axis=1)
+    sides = [max(round(n / scale), 1) for n, scale in zip(network_grid.shape, scales, strict=True)]
+    shape = [min(side, n) for side, n in zip(sides, network_grid.shape, strict=True)]
+    if shape == list(network_grid.shape):
+        return slabs, network_grid
+    parts, axis = [], 0
+    for slab in slabs:
+        parts.append(decision.before_interpolation(slab.logits(decision.background_logits)))
+        axis = slab.axis
+    values = torch.cat(parts).movedim(0, axis)
+    affine = network_grid.affine.copy()
+    for number, (n, n_new) in enumerate(zip(network_grid.shape, shape, strict=True)):
+        if n != n_new:
+            matrix = torch.from_numpy(area_matrix(n, n_new))
+            values = torch.tensordot(matrix, values, dims=([1], [number])).movedim(0, number)
+            affine[:3, 3] += affine[:3, number] * (n / n_new - 1) / 2
+            affine[:3, number] *= n / n_new
+    i, j, k = shape
+    whole = Slab(0, 0, i, {INTERPOLATED: values.contiguous()})
+    return [whole], Geometry((i, j, k), affine)
 
 
 def _turned(slabs: Iterable[Slab], network_grid: Geometry, scan_grid: Geometry, decision: Decision) -> Iterator[Slab]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medseg.core.recipe import OutputPlan
+from medseg.core.steps import CropForeground, Resize, Respace
 from medseg.errors import UnsupportedModel, UntrustedCode
 from medseg.models.monai_code import known_class, own_code
 from medseg.models.monai_config import BundleConfig
@@ -48,6 +49,7 @@ class Output:
     threshold: float = 0.5
     interpolates: Literal["probabilities", "logits", "labels", ""] = ""
     order: Literal[0, 1] = 1
+    resizes_back: Literal["area", "floor", "corners"] | None = None
     paint: tuple[int, ...] = ()
     paint_order: tuple[int, ...] = ()
     keep_largest: tuple[int, ...] = ()
@@ -67,6 +69,7 @@ class Output:
             threshold=self.threshold,
             interpolates=self.interpolates or "labels",
             interpolation_order=self.order,
+            resizes_back=self.resizes_back,
             keep_largest=self.keep_largest,
             keep_largest_connectivity=self.connectivity,
         )
@@ -118,7 +121,26 @@ def read_output(
         output.repairs.append(f"the bundle brings labels back to the scan {how}; here by nearest neighbor")
     if not output.interpolates:
         output.interpolates = "labels" if preparation.is_spatial else "probabilities"
+    _resize_back(preparation, output)
     return output
+
+
+def _resize_back(preparation: Preparation, output: Output) -> None:
+    """How the last `Resize` is undone: nearest neighbor where `Invertd` says so, else as it was done."""
+    steps = [step for step in preparation.steps if isinstance(step, Resize)]
+    if not steps:
+        return
+    if any(isinstance(step, (Respace, CropForeground)) for step in preparation.steps):
+        output.repairs.append("resizing is undone in one step with what came before it")
+    mode = "nearest" if output.order == 0 or output.interpolates == "labels" else steps[-1].mode
+    if mode == "area":
+        output.resizes_back = "area"
+    elif mode == "nearest":
+        output.resizes_back = "floor"
+    elif mode == "nearest-exact":
+        output.order = 0
+    elif steps[-1].align_corners:
+        output.resizes_back = "corners"
 
 
 def _follow(name: str, transform: Component, config: BundleConfig, output: Output) -> None:
