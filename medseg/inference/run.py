@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 import torch
 
 from medseg.core.monitor import Monitor
@@ -120,7 +121,7 @@ class Run:
         start = time.perf_counter()
         slabs = stitched_slabs(
             self._model.engines,
-            torch.from_numpy(prepared.image),
+            torch.from_numpy(np.ascontiguousarray(prepared.image)),
             self._layout,
             windows,
             self._stitching(monitor),
@@ -213,7 +214,7 @@ class Run:
     def _foreground_in(self, position: Position, decision: Decision) -> float:
         """The highest foreground probability in one window, without test-time flips."""
         model, plan = self._model, self._model.recipe.windows
-        padded = padded_image(torch.from_numpy(self._prepared.image), self._layout, plan)
+        padded = padded_image(torch.from_numpy(np.ascontiguousarray(self._prepared.image)), self._layout, plan)
         at = tuple(slice(a, a + side) for a, side in zip(position, self._layout.window, strict=True))
         window = padded[(slice(None), *at)][None].contiguous()
         outputs = [engine(window)[SEMANTIC][0].movedim(0, -1).cpu() for engine in model.engines]

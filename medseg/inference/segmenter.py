@@ -90,13 +90,18 @@ class Segmenter:
             engine, precision = "torch", "float32" if precision == "auto" else precision  # its network is all it takes
         self._bodies, linear = self._taken_apart(_members(networks), precision)
         self._is_away = False
-        window = (len(self.recipe.channels), *self.recipe.windows.patch_size)
+        window = (self._n_inputs, *self.recipe.windows.patch_size)
         opened = open_engines(self._bodies, device=self.device, engine=engine, precision=precision, window=window)
         self.engine, self.precision, self._notes = opened.name, opened.precision, opened.notes
         self._model = self._ready(opened.engines, linear)
 
     def __repr__(self) -> str:
         return f"Segmenter({self.recipe.name!r}, {self.device}, {self.precision})"
+
+    @property
+    def _n_inputs(self) -> int:
+        """Channels of the networks' input: those of the scan, and in a cascade one for each class of the first stage."""
+        return len(self.recipe.channels) + (0 if self.previous is None else len(self.previous.recipe.labels.classes))
 
     @property
     def units(self) -> tuple[Units, ...]:
@@ -177,7 +182,7 @@ class Segmenter:
             linear,
             self.precision,
             activations=lambda window, per_batch: max(
-                activation_bytes(body, len(self.recipe.channels), window, per_batch) for body in self._bodies
+                activation_bytes(body, self._n_inputs, window, per_batch) for body in self._bodies
             ),
             on_cpu=None if self.device.type == "cpu" else self._on_cpu,
         )
@@ -189,7 +194,7 @@ class Segmenter:
         if precision == "exact" or self._takes_over is not None:
             return networks, ()
         sides = (32, 64, max(self.recipe.windows.patch_size))
-        parts = [split_linear_head(network, len(self.recipe.channels), sides) for network in networks]
+        parts = [split_linear_head(network, self._n_inputs, sides) for network in networks]
         found = [part for part in parts if part is not None]
         if len(found) < len(networks) or sum(head.n_features for _, head in found) >= found[0][1].n_outputs:
             return networks, ()

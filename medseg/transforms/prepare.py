@@ -62,7 +62,8 @@ def _map_intensities(state: Prepared, step: MapIntensities) -> Prepared:
             f"the intensities of {len(step.channels)} channel(s) are given; the scan has {len(state.image)}"
         )
     channels = [
-        map_intensity(torch.tensor(channel), plan) for channel, plan in zip(state.image, step.channels, strict=True)
+        map_intensity(torch.from_numpy(np.array(channel, order="C")), plan)
+        for channel, plan in zip(state.image, step.channels, strict=True)
     ]
     return replace(state, image=torch.stack(channels).numpy())
 
