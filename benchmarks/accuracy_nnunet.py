@@ -23,7 +23,10 @@ from typing import Any
 import nibabel
 import numpy as np
 
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
+THREADS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2"),
+    "OMP_WAIT_POLICY": "passive",  # on a busy machine threads that spin while they wait would count as work
+}
 
 
 def nnunet_labels(
@@ -34,12 +37,12 @@ def nnunet_labels(
     source.mkdir()
     for number, path in enumerate(scan):
         shutil.copy(path, source / f"case_{number:04d}.nii.gz")
+    start = cpu_of_children()
     before = previous_stage(model)
     extra: list[str] = []
     if before is not None:
         run_nnunet(binaries, before, source, scratch / "before", arguments, [])
         extra = ["-prev_stage_predictions", str(scratch / "before")]
-    start = cpu_of_children()
     run_nnunet(binaries, model, source, target, arguments, extra)
     return np.asarray(nibabel.load(target / "case.nii.gz").dataobj), cpu_of_children() - start
 
