@@ -71,7 +71,7 @@ def _scan(tmp_path: Path) -> object:
     ],
 )
 def test_a_failing_network_ends_the_case_with_its_own_text(scan: object, fail: Callable[[], None], text: str) -> None:
-    segmenter = Segmenter(Failing(fail), tiny_plan(spacing_mm=None), device="cpu")
+    segmenter = Segmenter(Failing(fail), tiny_plan(spacing_mm=None), device="cpu", precision="exact")
     n_threads = threading.active_count()
     start = time.perf_counter()
     with pytest.raises(Exception, match=text):
@@ -82,11 +82,11 @@ def test_a_failing_network_ends_the_case_with_its_own_text(scan: object, fail: C
 
 def test_the_segmenter_works_on_after_a_failed_case(scan: object) -> None:
     network = Failing(division_by_zero)
-    segmenter = Segmenter(network, tiny_plan(spacing_mm=None), device="cpu")
+    segmenter = Segmenter(network, tiny_plan(spacing_mm=None), device="cpu", precision="exact")
     with pytest.raises(ZeroDivisionError):
         medseg.segment_case(scan, segmenter)
     network.left = 10**6
-    whole = Segmenter(BrighterThan(5.0), tiny_plan(spacing_mm=None), device="cpu")
+    whole = Segmenter(BrighterThan(5.0), tiny_plan(spacing_mm=None), device="cpu", precision="exact")
     again = medseg.segment_case(scan, segmenter).semantic.array
     np.testing.assert_array_equal(again, medseg.segment_case(scan, whole).semantic.array)
 
@@ -98,7 +98,7 @@ def test_cancel_from_another_thread_ends_the_case_within_a_window(scan: object) 
             return super().forward(image)
 
     event = threading.Event()
-    segmenter = Segmenter(Slow(5.0), tiny_plan(spacing_mm=None), device="cpu")
+    segmenter = Segmenter(Slow(5.0), tiny_plan(spacing_mm=None), device="cpu", precision="exact")
     threading.Timer(0.5, event.set).start()
     start = time.perf_counter()
     with pytest.raises(Cancelled):
@@ -116,7 +116,8 @@ def test_a_full_disk_while_writing_leaves_no_half_result(scan: object, tmp_path:
         from medseg.inference.segmenter import Segmenter
         from tests.plans import BrighterThan, tiny_plan
         scan = medseg.read_scan({str(tmp_path / "scan.nii.gz")!r})
-        result = medseg.segment_case(scan, Segmenter(BrighterThan(5.0), tiny_plan(spacing_mm=None), device="cpu"))
+        segmenter = Segmenter(BrighterThan(5.0), tiny_plan(spacing_mm=None), device="cpu", precision="exact")
+        result = medseg.segment_case(scan, segmenter)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         start = time.perf_counter()

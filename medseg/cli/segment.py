@@ -52,6 +52,10 @@ _Model = Annotated[
         show_default=False,
     ),
 ]
+_Engine = Annotated[
+    Literal["auto", "torch", "compiled", "openvino"],
+    typer.Option("--engine", help="What runs the network; auto is what a short warm-up finds fastest here."),
+]
 _Precision = Annotated[
     Literal["auto", "exact", "float32", "bfloat16", "float16"],
     typer.Option("--precision", help="Of the network; exact: float32 and the arithmetic of the model's own family."),
@@ -76,6 +80,7 @@ def segment(
     series: Series = None,
     case_id: CaseId = None,
     device: Device = "auto",
+    engine: _Engine = "auto",
     precision: _Precision = "auto",
     test_time_flips: TestTimeFlips = None,
     skip_air: SkipAir = False,
@@ -121,7 +126,9 @@ def segment(
         check_skipped=_CHECKED_WINDOWS if skip_air else 0,
         max_memory_mib=max_memory_mib,
     )
-    segmenter = load_segmenter(model, device=device, precision=precision, trust=trust or None, options=options)
+    segmenter = load_segmenter(
+        model, device=device, engine=engine, precision=precision, trust=trust or None, options=options
+    )
     changes = separation_changes(method, connectivity, minimum_volume_ml)
     separation = segmenter.recipe.separation.model_copy(update=changes)
     with show_progress(quiet=quiet) as progress:

@@ -100,7 +100,7 @@ class Segmenter:
 
     @property
     def _n_inputs(self) -> int:
-        """Channels of the networks' input: those of the scan, and in a cascade one for each class of the first stage."""
+        """Channels of the networks' input: the scan's, and in a cascade one for each class of the first stage."""
         return len(self.recipe.channels) + (0 if self.previous is None else len(self.previous.recipe.labels.classes))
 
     @property

@@ -25,8 +25,9 @@ from medseg.models.monai_names import channel_specs, is_background, label_scheme
 from medseg.models.monai_network import FoundNetwork, describe_network, network_component
 from medseg.models.monai_output import read_output
 from medseg.models.monai_own import OwnCode
+from medseg.models.monai_preparation import Preparation
 from medseg.models.monai_statements import run_id, unknown_statements
-from medseg.models.monai_steps import Preparation, prepare_steps, transforms_of
+from medseg.models.monai_steps import prepare_steps, transforms_of
 from medseg.models.monai_weights import Checkpoint, find_weights, fitted_weights, read_checkpoint
 from medseg.models.monai_windows import read_windows
 from medseg.networks.checkpoint import weights_sha256

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medseg.errors import UntrustedCode
 from medseg.models.monai_config import BundleConfig
-from medseg.models.monai_expressions import Component
+from medseg.models.monai_values import Component
 
 __all__ = ["class_sha256", "known_class", "own_code"]
 

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from medseg.errors import InvalidBundle, ModelError, UntrustedCode
-from medseg.models.monai_expressions import Component, Scope, evaluate, untrusted
+from medseg.models.monai_expressions import Scope, evaluate, untrusted
+from medseg.models.monai_values import Component
 
 __all__ = ["BundleConfig", "parse_config"]
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from medseg.errors import InvalidBundle, ModelError, UntrustedCode
 from medseg.models.monai_functions import BUILTINS, FUNCTIONS, METHODS, enum_value
+from medseg.models.monai_values import Component, Lambda, Symbol
 
-__all__ = ["Component", "Lambda", "Scope", "Symbol", "evaluate", "untrusted"]
+__all__ = ["Scope", "evaluate", "untrusted"]
 
 _REFERENCE = re.compile(r"@(\w*(?:(?:::|#)\w*)*)")
 _MOST_ITEMS = 1_000_000
@@ -52,62 +53,6 @@ _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
     ast.Not: operator.not_,
 }
 _ARITHMETIC_TYPES = (int, float, str, list, tuple, set)
-
-
-@dataclass(frozen=True)
-class Symbol:
-    """A name within a module that an expression mentions, such as `torch.float32`: only its dotted name."""
-
-    name: str
-
-    @property
-    def last(self) -> str:
-        """The part after the last dot."""
-        return self.name.rpartition(".")[2]
-
-
-@dataclass(frozen=True, eq=False)
-class Component:
-    """What the configuration would build: the name of a class or function, and its arguments, resolved when asked.
-
-    Parameters
-    ----------
-    target
-        As written: "UNet", "monai.networks.nets.UNet", "scripts.networks.unest.UNesT".
-    key
-        Where it stands in the configuration.
-    arguments
-        Name to a function that gives the resolved value.
-    positional
-        Arguments without a name, of a call within an expression.
-    """
-
-    target: str
-    key: str
-    arguments: Mapping[str, Callable[[], Any]]
-    positional: tuple[Any, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The class or function without its module."""
-        return self.target.rpartition(".")[2]
-
-    def get(self, argument: str, default: Any = None) -> Any:
-        """The value of an argument."""
-        return self.arguments[argument]() if argument in self.arguments else default
-
-    def values(self) -> dict[str, Any]:
-        """All named arguments, resolved."""
-        return {name: value() for name, value in self.arguments.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Lambda:
-    """A function that an expression would define; it is looked at, not called."""
-
-    source: str
-    key: str
-    node: ast.Lambda
 
 
 @dataclass

@@ -13,7 +13,7 @@ from monai.networks import nets
 
 from medseg.errors import InvalidBundle, UnsupportedModel, UntrustedCode
 from medseg.models.monai_config import BundleConfig
-from medseg.models.monai_expressions import Component, Lambda, Symbol
+from medseg.models.monai_values import Component, Lambda, Symbol
 from medseg.networks.description import MONAI_NETWORKS, NetworkDescription, canonical_name, unknown_arguments
 
 __all__ = ["FoundNetwork", "describe_network", "network_component"]

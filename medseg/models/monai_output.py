@@ -18,8 +18,9 @@ from medseg.core.steps import CropForeground, Resize, Respace
 from medseg.errors import UnsupportedModel, UntrustedCode
 from medseg.models.monai_code import known_class, own_code
 from medseg.models.monai_config import BundleConfig
-from medseg.models.monai_expressions import Component, Lambda
-from medseg.models.monai_steps import Preparation, base_name, listed
+from medseg.models.monai_preparation import Preparation
+from medseg.models.monai_steps import base_name, listed
+from medseg.models.monai_values import Component, Lambda
 from medseg.models.nested_regions import painted_regions
 
 __all__ = ["Output", "read_output"]

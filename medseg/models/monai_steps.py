@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.core.steps import (
@@ -21,9 +20,10 @@ from medseg.core.steps import (
 from medseg.errors import UnsupportedModel, UntrustedCode
 from medseg.models.monai_code import known_class, own_code
 from medseg.models.monai_config import BundleConfig
-from medseg.models.monai_expressions import Component, Lambda, Symbol
+from medseg.models.monai_preparation import Preparation
+from medseg.models.monai_values import Component, Lambda, Symbol
 
-__all__ = ["Preparation", "base_name", "listed", "prepare_steps", "transforms_of"]
+__all__ = ["base_name", "listed", "prepare_steps", "transforms_of"]
 
 _IGNORED = {
     "AddChannel",
@@ -45,35 +45,6 @@ _GUIDANCE = {
     "OrientationGuidanceMultipleLabelDeepEdit",
     "ResizeGuidanceMultipleLabelDeepEdit",
 }
-_SPATIAL = (Orient, Respace, Resize, CropForeground)
-
-
-@dataclass
-class Preparation:
-    """What was read of a bundle's preprocessing.
-
-    Parameters
-    ----------
-    steps
-        In order.
-    image_keys
-        Keys of the files that make up a case; several are joined as channels.
-    n_guidance
-        Channels that clicks would fill; None where no click is asked for, else whether the network has such channels.
-    repairs
-        Notes.
-    """
-
-    steps: list[PreparationStep] = field(default_factory=list)
-    image_keys: list[str] = field(default_factory=list)
-    takes_guidance: bool = False
-    repairs: list[str] = field(default_factory=list)
-    joined: str = ""
-
-    @property
-    def is_spatial(self) -> bool:
-        """Whether a step moves voxels, so that the result has to be brought back."""
-        return any(isinstance(step, _SPATIAL) for step in self.steps)
 
 
 def transforms_of(value: Any, config: BundleConfig, key: str) -> list[Component]:

@@ -9,8 +9,8 @@ from medseg.core.steps import PreparationStep, Resize
 from medseg.errors import UnsupportedModel
 from medseg.models.monai_code import own_code
 from medseg.models.monai_config import BundleConfig
-from medseg.models.monai_expressions import Component, Lambda
 from medseg.models.monai_steps import listed
+from medseg.models.monai_values import Component, Lambda
 
 __all__ = ["read_windows"]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.networks.nets import SegResNet
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from medseg.core.geometry import Geometry
 from medseg.core.recipe import WindowPlan
@@ -142,7 +143,7 @@ def test_a_segmenter_that_may_not_use_the_memory_says_so_before_any_window_runs(
 
     class Counting(BrighterThan):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            calls.append(image.device.type)
+            calls.append(isinstance(image, FakeTensor))
             return super().forward(image)
 
     options = RunOptions(max_memory_mib=50)
@@ -153,5 +154,5 @@ def test_a_segmenter_that_may_not_use_the_memory_says_so_before_any_window_runs(
     )
     with pytest.raises(NotEnoughMemory, match="model tiny needs about"):
         segmenter.segment(volume)
-    assert all(isinstance(device, str) for device in calls)
-    assert len(calls) <= 2  # traced without content, for a full and a small batch
+    assert calls
+    assert all(calls)  # traced without content, for batches of falling size
