@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from medseg.errors import ModelError
 from medseg.inference.axis_map import AxisMap
 from medseg.inference.decide import Codes, Decision
 from medseg.inference.largest import keep_largest
@@ -128,15 +129,24 @@ class RowPainter:
         """Paint all rows of the canvas that lie between rows seen so far."""
         if self._rows is None:
             self._rows = self._canvas.rows(self._maps, slab.axis)
-        values = _values(slab, self._decision)
-        if self._margin:
-            values = _with_margin(values, self._margin, slab, self._shape[slab.axis])
+        values = self._held.room_for(self._shape_of(slab))
+        margin = self._margin
+        first = margin if slab.start == 0 else 0
+        inner = values[first : first + slab.stop - slab.start, margin : values.shape[1] - margin]
+        _fill(inner[:, :, margin : values.shape[2] - margin], slab, self._decision)
         codes, is_clear = self._decision.winners(values)
         foreground = self._decision.foreground(values).numpy() if self._rows.wants_probability else None
-        self._held.append(values.numpy(), codes, is_clear, foreground)
+        self._held.append(len(values), codes, is_clear, foreground)
         for start, stop in self._newly_ready(self._rows):
             self._paint(self._rows, start, stop)
         self._held.keep_last_row()
+
+    def _shape_of(self, slab: Slab) -> tuple[int, int, int, int]:
+        """Shape of a slab's values, with the margin that is at its sides."""
+        n_rows = slab.stop - slab.start + self._margin * (slab.start == 0)
+        n_rows += self._margin * (slab.stop == self._shape[slab.axis])
+        m, n = (side + 2 * self._margin for axis, side in enumerate(self._shape) if axis != slab.axis)
+        return n_rows, m, n, self._decision.n_channels
 
     def finish(self) -> None:
         """Nothing is left to do once the last slab was added."""
@@ -184,18 +194,26 @@ class _Held:
         self.most = self.least
         self.foreground: NDArray[np.float32] | None = None
 
+    def room_for(self, shape: tuple[int, int, int, int]) -> torch.Tensor:
+        """Zeros (rows, m, n, N) float32 that follow the rows held, in one array with them, to be filled."""
+        n_held = self.stop - self.first
+        values = np.zeros((n_held + shape[0], *shape[1:]), dtype=np.float32)
+        if n_held:
+            values[:n_held] = self.values
+        self.values = values
+        return torch.from_numpy(values[n_held:])
+
     def append(
-        self, values: FloatArray, codes: Codes, is_clear: NDArray[np.bool_], foreground: NDArray[np.float32] | None
+        self, n_rows: int, codes: Codes, is_clear: NDArray[np.bool_], foreground: NDArray[np.float32] | None
     ) -> None:
-        """Rows that follow; an open winner is the least and the most of all codes."""
+        """What is known of the rows that were filled; an open winner is the least and the most of all codes."""
         least, most = np.where(is_clear, codes, 0).astype(np.uint16), np.where(is_clear, codes, _OPEN).astype(np.uint16)
         is_first = self.stop == 0
-        self.values = values if is_first else np.concatenate([self.values.astype(values.dtype, copy=False), values])
         self.least = least if is_first else np.concatenate([self.least, least])
         self.most = most if is_first else np.concatenate([self.most, most])
         if foreground is not None:
             self.foreground = foreground if self.foreground is None else np.concatenate([self.foreground, foreground])
-        self.stop += len(values)
+        self.stop += n_rows
 
     def values_in(self, dtype: type[np.floating]) -> FloatArray:
         """The values in a dtype; converted once for all rows that are held."""
@@ -221,9 +239,11 @@ class LabelPainter:
 
     def add(self, slab: Slab) -> None:
         """Decide a slab."""
-        values = _values(slab, self._decision)
+        painted = np.moveaxis(self._classes, slab.axis, 0)[slab.start : slab.stop]
+        values = torch.empty((*painted.shape, self._decision.n_channels))
+        _fill(values, slab, self._decision)
         codes, _ = self._decision.winners(values)
-        np.moveaxis(self._classes, slab.axis, 0)[slab.start : slab.stop] = self._decision.class_of_code[codes]
+        painted[...] = self._decision.class_of_code[codes]
         if self._foreground is not None:
             here = np.moveaxis(self._foreground, slab.axis, 0)[slab.start : slab.stop]
             here[...] = self._decision.foreground(values).numpy()
@@ -244,15 +264,20 @@ class LabelPainter:
                 rows.write_probability(start, stop, near)
 
 
-def _values(slab: Slab, decision: Decision) -> torch.Tensor:
+def _fill(values: torch.Tensor, slab: Slab, decision: Decision) -> None:
+    """Write what is interpolated, (rows, m, n, N), of a slab."""
     if INTERPOLATED in slab.heads:
-        return slab.heads[INTERPOLATED]
-    return decision.before_interpolation(slab.logits(decision.background_logits)).contiguous()
-
-
-def _with_margin(values: torch.Tensor, margin: int, slab: Slab, n_rows: int) -> torch.Tensor:
-    before, after = margin if slab.start == 0 else 0, margin if slab.stop == n_rows else 0
-    return torch.nn.functional.pad(values, (0, 0, margin, margin, margin, margin, before, after))
+        values.copy_(slab.heads[INTERPOLATED])
+        return
+    logits = slab.logits(decision.background_logits)
+    if logits.shape[-1] != decision.n_channels:
+        raise ModelError(
+            f"the network gives {logits.shape[-1]} channels; the model's labels are made from {decision.n_channels}"
+        )
+    if values.is_contiguous():
+        decision.before_interpolation(logits, out=values)
+    else:
+        values.copy_(decision.before_interpolation(logits))
 
 
 def _over_neighbors(codes: Codes, maps: Maps, least_or_most: np.ufunc) -> Codes:

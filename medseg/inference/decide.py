@@ -46,6 +46,11 @@ class Decision:
         numbers = plan.paint if plan.decision == "argmax" else (0, *painted)
         self.class_of_code = np.array(numbers, dtype=np.uint16)
 
+    @property
+    def n_channels(self) -> int:
+        """N, the outputs of the network."""
+        return len(self.plan.paint)
+
     def background_logits(self) -> NDArray[np.float32]:
         """(N,) float32 logits that surely mean background.
 
@@ -63,9 +68,14 @@ class Decision:
             raise UsageError("this model has no channel for background, so no window of air can be left out")
         return logits
 
-    def before_interpolation(self, logits: torch.Tensor) -> torch.Tensor:
-        """What is interpolated: (..., N) float32 values of logits (..., N)."""
-        return logits.float() if self.plan.interpolates == "logits" else self._activated(logits.float())
+    def before_interpolation(self, logits: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """What is interpolated: (..., N) float32 values of logits (..., N); written into `out` if that is given."""
+        out = torch.empty(logits.shape) if out is None else out
+        if self.plan.interpolates == "logits" or self.plan.activation == "none":
+            return out.copy_(logits)
+        if self.plan.activation == "softmax":
+            return torch.softmax(logits.float(), -1, out=out)
+        return torch.sigmoid(logits.float(), out=out)
 
     def foreground(self, values: torch.Tensor) -> torch.Tensor:
         """(...) float32 in 0..1: probability of anything but background, from what is interpolated (..., N)."""
@@ -90,7 +100,7 @@ class Decision:
     def decide(self, values: NDArray[np.floating]) -> Codes:
         """Codes (n,) of interpolated values (n, N)."""
         if self.rounds_to_half:
-            values = values.astype(np.float16)
+            values = values.astype(np.float16).astype(np.float32)  # numpy compares float16 slowly
         if self.plan.decision == "argmax":
             return _argmax(values)
         if self.plan.interpolates == "logits":

@@ -132,8 +132,9 @@ def fitted(
     if roughly <= limit:
         return asked, roughly
     total = roughly
+    activations = {n: demand.activations(n) for n in {asked.per_batch, 1}}
     for way in _ways(asked, may_halve):
-        total = held + demand.n_bytes(way, demand.activations(way.per_batch))
+        total = held + demand.n_bytes(way, activations[way.per_batch])
         if total <= limit:
             return way, total
     raise NotEnoughMemory(

@@ -14,6 +14,7 @@ from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelScheme
 from medseg.core.recipe import OutputPlan
 from medseg.core.semantic import SemanticMap
+from medseg.errors import ModelError
 from medseg.inference.export import painted
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.io.resample import resampled_slabs
@@ -329,6 +330,14 @@ def test_grids_turned_against_each_other_are_interpolated_whole() -> None:
     expected = whole(softmax(logits), network, scan)
     np.testing.assert_array_equal(semantic.array, expected.argmax(axis=0))
     np.testing.assert_allclose(semantic.probability, 1 - expected[0], atol=1e-6)
+
+
+def test_a_network_with_other_channels_than_the_labels_is_refused() -> None:
+    grid = Geometry((8, 6, 5), np.eye(4))
+    for interpolates in ("probabilities", "labels"):
+        output = OutputPlan(paint=(0, 1), interpolates=interpolates)
+        with pytest.raises(ModelError, match="gives 3 channels; the model's labels are made from 2"):
+            painted(slabs_of(smooth((3, *grid.shape)), 0, 2), grid, grid, output, SCHEME)
 
 
 def test_the_probability_map_is_left_out_on_request() -> None:
