@@ -12,7 +12,8 @@ from medseg import __version__
 from medseg.cli.main import app
 from tests.cli.commands import run, run_well
 
-COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = sorted(name for name, command in get_command(app).commands.items() if not hasattr(command, "commands"))
+MODEL_COMMANDS = get_command(app).commands["model"].commands  # type: ignore[attr-defined]
 HEAVY = ("torch", "monai", "numpy", "pydantic", "nibabel", "pydicom", "pandas", "scipy", "rich", "PIL")
 
 
@@ -31,6 +32,13 @@ def test_help_loads_nothing_heavy() -> None:
         f"print('LOADED', sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
     assert "LOADED []" in _python("-c", code).stdout
+
+
+@pytest.mark.parametrize("command", sorted(MODEL_COMMANDS))
+def test_every_command_on_models_has_an_example_and_help_for_each_option(command: str) -> None:
+    assert f"  Example:\n    medseg model {command} " in run_well("model", command, "--help").stdout
+    parameters = MODEL_COMMANDS[command].params
+    assert all(parameter.help for parameter in parameters)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
