@@ -36,8 +36,6 @@ from medseg.core.volume import Volume
 from medseg.inference.options import RunOptions
 from medseg.inference.segmenter import Segmenter
 
-SPACING_MM = (0.8, 0.8, 1.0)
-
 
 class EveryNth(nn.Module):
     """A network of which only each n-th window is computed."""
@@ -71,7 +69,7 @@ def recipe_for(n_classes: int) -> Recipe:
     )
 
 
-def scan_of(shape: tuple[int, int, int]) -> Volume:
+def scan_of(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Volume:
     """A smooth body with noise, in the order in which NIfTI files lie in memory."""
     rng = np.random.default_rng(0)
     array = np.empty(shape, dtype=np.float32, order="F")
@@ -79,7 +77,7 @@ def scan_of(shape: tuple[int, int, int]) -> Volume:
     body = np.where(i**2 + (1.4 * j) ** 2 < 0.8, 1.0, -1.0).astype(np.float32)
     for k in range(shape[2]):
         array[:, :, k] = body + 0.3 * rng.standard_normal(shape[:2], dtype=np.float32)
-    affine = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1.0])
+    affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
     return Volume(array[None], Geometry(shape, affine), ("CT",))
 
 
@@ -99,7 +97,7 @@ def measure(arguments: argparse.Namespace, n_classes: int) -> dict[str, object]:
         options=options,
     )
     monitor = Monitor()
-    volume = scan_of(tuple(arguments.shape))
+    volume = scan_of(tuple(arguments.shape), tuple(arguments.spacing))
     before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.process_time()
     semantic, notes = segmenter.segment(volume, monitor)
@@ -121,6 +119,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 25, 105])
     parser.add_argument("--every", type=int, default=12)
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 600])
+    parser.add_argument("--spacing", type=float, nargs=3, default=[0.8, 0.8, 1.0])
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--probability", action="store_true", help="keep the probability map, as medseg segment does")
