@@ -151,7 +151,8 @@ def _checked_zip_directory(path: Path, most_members: int) -> int:
 def _promised_files(tail: bytes, end: int) -> int:
     """The number of files by the end record, or by that of zip64 where there is one."""
     large = tail.rfind(_ZIP64_END, 0, end)
-    if large >= 0 and tail[large + 56 : large + 60] == _ZIP64_LOCATOR:
+    # its locator stands right before the end record; elsewhere it belongs to a zip that is packed inside this one
+    if large >= 0 and tail[max(end - 20, 0) : end - 16] == _ZIP64_LOCATOR:
         return int.from_bytes(tail[large + 32 : large + 40], "little")
     return int.from_bytes(tail[end + 10 : end + 12], "little")
 

@@ -112,7 +112,7 @@ def evaluate(source: str, key: str, scope: Scope) -> Any:
         raise
     except (SyntaxError, RecursionError, MemoryError) as error:
         if isinstance(error, SyntaxError) and _is_statement(text):
-            raise untrusted(scope.bundle, key, source) from error
+            raise untrusted(scope.bundle, key, "$" + source) from error
         raise InvalidBundle(f"{scope.bundle}: {key}: not an expression: {source[:200]!r} ({error})") from error
     except (TypeError, ValueError, KeyError, IndexError, ArithmeticError, AttributeError) as error:
         raise InvalidBundle(f"{scope.bundle}: {key}: {source[:200]!r} fails: {error}") from error

@@ -450,3 +450,19 @@ def test_archive_is_unpacked_once_and_removed_at_exit(tmp_path):
     )
     shown = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert not Path(shown.stdout.strip()).exists()
+
+
+def test_a_zip64_that_is_stored_inside_does_not_stand_for_the_zip_around_it(tmp_path):
+    # 100 kB of stored content before the end: what the inner zip says of itself lies in the outer one's last bytes
+    with zipfile.ZipFile(tmp_path / "inner.pt", "w", allowZip64=True) as inner:
+        inner.writestr("a", b"x")
+    content = bytearray((tmp_path / "inner.pt").read_bytes())
+    end = content.rfind(b"PK\x05\x06")
+    record = b"PK\x06\x06" + (44).to_bytes(8, "little") + bytes(12) + (36).to_bytes(8, "little") * 2 + bytes(16)
+    locator = b"PK\x06\x07" + bytes(16)
+    (tmp_path / "inner.pt").write_bytes(content[:end] + record + locator + content[end:])
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:
+        outer.write(tmp_path / "inner.pt", "model.pt")
+    with unpacked_archive(tmp_path / "outer.zip") as unpacked:
+        assert unpacked.damaged == ()
+        assert sorted(files_of(unpacked)) == ["model.pt"]
