@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -81,6 +82,7 @@ class OpenVinoEngine:
         return found
 
     def _compiled(self, shape: tuple[int, ...]) -> tuple[Any, list[str]]:
+        level = logging.root.level
         import openvino
 
         settings = {
@@ -102,6 +104,8 @@ class OpenVinoEngine:
                 f"engine openvino cannot run {type(self._network).__name__} on windows of {shape[2:]} "
                 f"({_first_line(error)}); use --engine torch"
             ) from error
+        finally:
+            logging.root.setLevel(level)  # the converter silences everybody's warnings
         return compiled.create_infer_request(), names[-len(compiled.outputs) :]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 
@@ -167,6 +168,12 @@ def test_exact_torch_runs_channels_first_whatever_was_done_to_the_network_before
 
 
 @needs_openvino
+def test_openvino_leaves_the_warnings_of_others_alone() -> None:
+    before = logging.root.level
+    OpenVinoEngine(affine_net(), "float32")(noise(1, 1, 8, 8, 8))
+    assert logging.root.level == before
+
+
 def test_openvino_says_what_it_cannot_run() -> None:
     class Sorts(nn.Module):
         def forward(self, windows: torch.Tensor) -> torch.Tensor:
