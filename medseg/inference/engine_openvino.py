@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -83,6 +84,7 @@ class OpenVinoEngine:
 
     def _compiled(self, shape: tuple[int, ...]) -> tuple[Any, list[str]]:
         level = logging.root.level
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # the converter would report its use
         import openvino
 
         settings = {

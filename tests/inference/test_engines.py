@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import warnings
 
@@ -172,6 +173,16 @@ def test_openvino_leaves_the_warnings_of_others_alone() -> None:
     before = logging.root.level
     OpenVinoEngine(affine_net(), "float32")(noise(1, 1, 8, 8, 8))
     assert logging.root.level == before
+
+
+def test_openvino_reports_nothing_to_anybody() -> None:
+    code = (
+        "import sys, torch; from medseg.inference.engine_openvino import OpenVinoEngine\n"
+        "OpenVinoEngine(torch.nn.Conv3d(1, 2, 3, padding=1), 'float32')(torch.zeros(1, 1, 8, 8, 8))\n"
+        "print([name for name, module in sys.modules.items() if name.startswith('openvino_telemetry') and module])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_openvino_says_what_it_cannot_run() -> None:
