@@ -1,0 +1,96 @@
+"""Convex hull and longest distance in space.
+
+The corners of the IBSI's mesh lie half a voxel step from the voxel centers inside, along one axis each. Their hull is
+the hull of all centers moved half a step both ways along each axis, as centers further inside fall into it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
+
+__all__ = ["Hull", "hull_of"]
+
+_MOST_STEPS = 2
+_STEPS = np.array([step for step in product(range(-_MOST_STEPS, _MOST_STEPS + 1), repeat=3) if step > (0, 0, 0)])
+
+
+@dataclass(frozen=True)
+class Hull:
+    """mm3 and mm2 of the hull of the mesh, and mm of the longest distances."""
+
+    volume_mm3: float
+    area_mm2: float
+    mesh_diameter_mm: float
+    feret_diameter_mm: float
+
+
+def hull_of(mask: NDArray[np.bool_], basis: NDArray[np.float64], outward: float) -> Hull:
+    """Hull of a lesion.
+
+    Parameters
+    ----------
+    mask
+        (I, J, K), True inside.
+    basis
+        (3, 3) millimeters, column n is one voxel step along array axis n.
+    outward
+        Voxel steps by which the ends of the Feret diameter lie outside the outermost centers.
+
+    References
+    ----------
+    Zwanenburg A et al. Image biomarker standardisation initiative, reference manual (2019), section 3.1: L0JK, R3ER.
+    """
+    centers = _possible_corners(mask) @ basis.T
+    half_steps = 0.5 * np.concatenate([basis.T, -basis.T])
+    hull = ConvexHull((centers[:, None] + half_steps).reshape(-1, 3))
+    corners = centers[np.unique(hull.vertices // len(half_steps))]
+    return Hull(
+        float(hull.volume),
+        float(hull.area),
+        _longest_distance(corners, half_steps),
+        _longest_distance(corners, 2.0 * outward * half_steps),
+    )
+
+
+def _possible_corners(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Voxels (P, 3) that may be corners of the hull: none lies halfway between two others of the lesion."""
+    padded = np.pad(mask, _MOST_STEPS)
+    inner = tuple(slice(_MOST_STEPS, -_MOST_STEPS) for _ in range(3))
+    possible = mask.copy()
+    for axis in range(3):
+        before, after = list(inner), list(inner)
+        before[axis], after[axis] = slice(_MOST_STEPS - 1, -_MOST_STEPS - 1), slice(_MOST_STEPS + 1, 1 - _MOST_STEPS)
+        possible &= ~(padded[tuple(before)] & padded[tuple(after)])
+    places = np.argwhere(possible)
+    strides = np.array(padded.strides) // padded.itemsize
+    flat, steps = (places + _MOST_STEPS) @ strides, _STEPS @ strides
+    values = padded.ravel()
+    between = (values[flat[:, None] + steps] & values[flat[:, None] - steps]).any(axis=1)
+    corners: NDArray[np.intp] = places[~between]
+    return corners
+
+
+def _longest_distance(centers: NDArray[np.float64], steps: NDArray[np.float64]) -> float:
+    """Longest distance between two of the points center + step."""
+    apart = (steps[:, None] - steps[None, :]).reshape(-1, 3)
+    if len(centers) == 1:
+        return float(np.linalg.norm(apart, axis=1).max())
+    lengths = pdist(centers)
+    most_gained = 2.0 * float(np.linalg.norm(steps, axis=1).max())
+    pairs = np.flatnonzero(lengths >= lengths.max() - most_gained)
+    first, second = _pair_of(pairs, len(centers))
+    candidates = centers[first] - centers[second]
+    return float(np.sqrt(np.square(candidates[:, None] + apart).sum(axis=-1).max()))
+
+
+def _pair_of(places: NDArray[np.intp], n_points: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Both points of places in the list of all pairs (0, 1), (0, 2), ..., (1, 2), ..."""
+    starts = np.cumsum(np.arange(n_points - 1, 0, -1)) - np.arange(n_points - 1, 0, -1)
+    first = np.searchsorted(starts, places, side="right") - 1
+    return first, first + 1 + places - starts[first]
