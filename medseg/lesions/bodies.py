@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
 from medseg.core.lesions import LesionMap
-from medseg.lesions.foreground import Box, find_foreground
+from medseg.lesions.foreground import Box
 
-__all__ = ["LesionVoxels", "list_voxels"]
+__all__ = ["LesionVoxels", "list_voxels", "memory_order"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +36,15 @@ class LesionVoxels:
         Three times (N,) int32: voxel index on each axis.
     starts
         (n + 1,) int: voxels of lesion k are those from starts[k - 1] up to starts[k].
+    flat
+        (N,) int64: place of each voxel in the memory of the map.
     """
 
     labels: NDArray[Any]
     geometry: Geometry
     indices: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
     starts: NDArray[np.int64]
+    flat: NDArray[np.int64]
 
     @property
     def n_lesions(self) -> int:
@@ -86,8 +89,20 @@ class LesionVoxels:
 
     def read(self, array: NDArray[Any]) -> NDArray[Any]:
         """Values (N,) of another array on the same grid, in the order of the voxels."""
-        values: NDArray[Any] = array[self.indices]
+        in_order = array.transpose(memory_order(self.labels))
+        values: NDArray[Any] = in_order.reshape(-1)[self.flat] if in_order.flags.c_contiguous else array[self.indices]
         return values
+
+    def labels_at(self, axis: int, chosen: NDArray[np.intp]) -> NDArray[Any]:
+        """Labels of the voxels one step further along an axis than the chosen ones; none of them on the last face."""
+        in_order = self.labels.transpose(memory_order(self.labels))
+        if in_order.flags.c_contiguous:
+            step = self.labels.strides[axis] // self.labels.itemsize
+            labels: NDArray[Any] = in_order.reshape(-1)[self.flat[chosen] + step]
+            return labels
+        place = [indices[chosen] for indices in self.indices]
+        place[axis] = place[axis] + 1
+        return np.asarray(self.labels[tuple(place)])
 
     def split(self, values: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """The part of each lesion in turn."""
@@ -103,9 +118,32 @@ class LesionVoxels:
 
 def list_voxels(lesions: LesionMap) -> LesionVoxels:
     """One pass over a lesion map: its voxels, sorted by lesion."""
-    foreground = find_foreground(lesions.array)
-    order = np.argsort(foreground.numbers, kind="stable")
-    i, j, k = (axis.astype(np.int32)[order] for axis in foreground.indices)
-    counts = np.bincount(foreground.numbers, minlength=lesions.n_lesions + 1)[1:]
+    order = memory_order(lesions.array)
+    in_order = lesions.array.transpose(order)
+    flat = _nonzero(in_order)
+    numbers = (
+        in_order.reshape(-1)[flat] if in_order.flags.c_contiguous else in_order[np.unravel_index(flat, in_order.shape)]
+    )
+    by_lesion = np.argsort(numbers, kind="stable")
+    counts = np.bincount(numbers, minlength=lesions.n_lesions + 1)[1:]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return LesionVoxels(lesions.array, lesions.geometry, (i, j, k), starts)
+    flat = flat[by_lesion]
+    places = [axis.astype(np.int32) for axis in np.unravel_index(flat, in_order.shape)]
+    i, j, k = (places[order.index(axis)] for axis in range(3))
+    return LesionVoxels(lesions.array, lesions.geometry, (i, j, k), starts, flat)
+
+
+def memory_order(array: NDArray[Any]) -> tuple[int, int, int]:
+    """The axes of (I, J, K) from the one with the longest stride to the one with the shortest."""
+    first, second, third = sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
+    return first, second, third
+
+
+def _nonzero(array: NDArray[Any]) -> NDArray[np.int64]:
+    """Flat places of what is not 0; where memory allows, whole 64-bit words of zeros are passed over at once."""
+    per_word = 8 // array.itemsize
+    if not array.flags.c_contiguous or array.size % per_word:
+        return np.flatnonzero(array)
+    filled = np.flatnonzero(array.reshape(-1).view(np.uint64) != 0)
+    word, place = np.nonzero(array.reshape(-1, per_word)[filled])
+    return np.asarray(filled[word] * per_word + place, dtype=np.int64)

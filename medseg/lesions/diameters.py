@@ -31,7 +31,7 @@ OUTWARD_PIXELS = 0.25
 """Steps by which the ends of a diameter lie outside the outermost voxel centers."""
 
 _TIE_MM = 1e-6
-_N_DIRECTIONS = 16
+_N_DIRECTIONS = 32
 _PERPENDICULAR_TOLERANCE = np.tan(np.deg2rad(2.0))
 _LONGEST_PER_EXTENT = 1.0 / np.cos(np.deg2rad(2.0))
 _KEY_DIGITS = 6
@@ -122,8 +122,7 @@ class SlicePlane:
 
     def to_pixels(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pixel positions (..., 2) of in-plane millimeters (..., 2)."""
-        pixels: NDArray[np.float64] = np.linalg.solve(self.basis, positions.T).T
-        return pixels
+        return np.asarray(np.linalg.solve(self.basis, positions.T).T, dtype=np.float64)
 
     def first_in_world(self, pairs: NDArray[np.float64], number: int) -> tuple[list[float], NDArray[np.float64]]:
         """Of pairs of ends (D, 2, 2) in slice `number` the first by world x, y, z, its own ends in that order too.
@@ -191,11 +190,12 @@ def measure_slices(slices: NDArray[np.bool_], plane: SlicePlane) -> SliceDiamete
     across = [lesion.perpendicular(chord) for chord in tied]
     thickest = max(length for length, _ in across)
     candidates = []
-    for chord, (length, ends) in zip(tied, across, strict=True):
+    for chord, (length, pairs) in zip(tied, across, strict=True):
         if length >= thickest - _TIE_MM:
             key, ordered = plane.first_in_world(chord.ends[None], chord.slice)
-            candidates.append((key, chord.slice, np.vstack([ordered, ends])))
-    _, number, ends = min(candidates, key=lambda candidate: candidate[0])
+            candidates.append((key, chord.slice, ordered, pairs))
+    _, number, along, pairs = min(candidates, key=lambda candidate: candidate[0])
+    ends = np.vstack([along, plane.first_in_world(pairs, number)[1]])
     product = lesion.largest_product(longest * thickest)
     return SliceDiameters(longest, thickest, number, plane.to_pixels(ends), product)
 
@@ -213,6 +213,7 @@ class _Slices:
         self.widths = _widths(self.ends_mm, self.starts, plane)
         self._chords: dict[int, list[_Chord]] = {}
         self._edges: dict[int, NDArray[np.float64]] = {}
+        self._across: dict[tuple[float, ...], tuple[float, NDArray[np.float64]]] = {}
 
     def chords_of(self, n: int) -> list[_Chord]:
         """The longest chords of the n-th slice that holds lesion."""
@@ -234,11 +235,13 @@ class _Slices:
         return chords
 
     def perpendicular(self, chord: _Chord) -> tuple[float, NDArray[np.float64]]:
-        """Length and ends (2, 2) of the longest chord perpendicular to one of the same slice."""
+        """Length, and ends (D, 2, 2), of the longest chords perpendicular to one of the same slice."""
         if chord.slice not in self._edges:
             self._edges[chord.slice] = _edge_points(self.slices[chord.slice], self.plane)
-        length, pairs = _perpendicular_chords(self._edges[chord.slice], chord.direction)
-        return length, self.plane.first_in_world(pairs, chord.slice)[1]
+        key = (chord.slice, *np.round(chord.direction * np.sign(chord.direction[0] or 1.0), 12).tolist())
+        if key not in self._across:  # parallel chords have the same one
+            self._across[key] = _perpendicular_chords(self._edges[chord.slice], chord.direction)
+        return self._across[key]
 
     def largest_product(self, best: float) -> float:
         """Largest product of longest and perpendicular chord over all slices; `best` is known to be reached."""

@@ -46,10 +46,12 @@ def hull_of(mask: NDArray[np.bool_], basis: NDArray[np.float64], outward: float)
     ----------
     Zwanenburg A et al. Image biomarker standardisation initiative, reference manual (2019), section 3.1: L0JK, R3ER.
     """
-    centers = _possible_corners(mask) @ basis.T
     half_steps = 0.5 * np.concatenate([basis.T, -basis.T])
-    hull = ConvexHull((centers[:, None] + half_steps).reshape(-1, 3))
-    corners = centers[np.unique(hull.vertices // len(half_steps))]
+    places, is_open = _possible_corners(mask)
+    centers = places @ basis.T
+    of_center, of_step = np.nonzero(is_open)
+    hull = ConvexHull(centers[of_center] + half_steps[of_step])
+    corners = centers[np.unique(of_center[hull.vertices])]
     return Hull(
         float(hull.volume),
         float(hull.area),
@@ -58,8 +60,11 @@ def hull_of(mask: NDArray[np.bool_], basis: NDArray[np.float64], outward: float)
     )
 
 
-def _possible_corners(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Voxels (P, 3) that may be corners of the hull: none lies halfway between two others of the lesion."""
+def _possible_corners(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Voxels (P, 3) that may be corners of the hull: none lies halfway between two others of the lesion.
+
+    And (P, 6) whether the next voxel one step up or down each axis lies outside; the hull bulges nowhere else.
+    """
     padded = np.pad(mask, _MOST_STEPS)
     inner = tuple(slice(_MOST_STEPS, -_MOST_STEPS) for _ in range(3))
     possible = mask.copy()
@@ -72,8 +77,8 @@ def _possible_corners(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     flat, steps = (places + _MOST_STEPS) @ strides, _STEPS @ strides
     values = padded.ravel()
     between = (values[flat[:, None] + steps] & values[flat[:, None] - steps]).any(axis=1)
-    corners: NDArray[np.intp] = places[~between]
-    return corners
+    next_to = values[flat[~between][:, None] + np.concatenate([strides, -strides])]
+    return places[~between], ~next_to
 
 
 def _longest_distance(centers: NDArray[np.float64], steps: NDArray[np.float64]) -> float:

@@ -55,8 +55,17 @@ def border_columns(voxels: LesionVoxels) -> dict[str, list[Any]]:
 def _nearest_voxels(voxels: LesionVoxels) -> NDArray[np.int64]:
     """The lesion voxel (n, 3) nearest to each centroid; of equals the first by world x, y, z."""
     basis = voxels.geometry.affine[:3, :3]
+    gram = basis.T @ basis
+    is_straight = bool(np.abs(gram - np.diag(np.diag(gram))).max() <= 1e-6 * gram.max())
+    unambiguous = np.asarray(
+        (np.abs(voxels.mean_index % 1.0 - 0.5) > 1e-6).all(axis=1)
+    )  # not halfway between two voxels
     nearest = np.empty((voxels.n_lesions, 3), dtype=np.int64)
     for number in range(1, voxels.n_lesions + 1):
+        middle = np.rint(voxels.mean_index[number - 1]).astype(np.int64)
+        if is_straight and unambiguous[number - 1] and voxels.labels[tuple(middle)] == number:
+            nearest[number - 1] = middle
+            continue
         indices = np.stack(voxels.of(number), axis=-1)
         apart = (indices - voxels.mean_index[number - 1]) @ basis.T
         squares = np.square(apart).sum(axis=1)

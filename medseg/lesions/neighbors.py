@@ -91,19 +91,17 @@ def neighbor_columns(voxels: LesionVoxels, surfaces: LesionSurfaces) -> dict[str
 def _contacts(voxels: LesionVoxels) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Number of lesions that each one shares a voxel face with, and the area of those faces."""
     n = voxels.n_lesions
-    own = np.repeat(np.arange(1, n + 1, dtype=np.int64), voxels.counts)
+    own = np.repeat(np.arange(1, n + 1, dtype=voxels.labels.dtype), voxels.counts)
     area = np.zeros(n + 1)
     pairs: list[NDArray[np.int64]] = []
     columns = voxels.geometry.affine[:3, :3].T
     for axis in range(3):
         face = float(np.linalg.norm(np.cross(*np.delete(columns, axis, axis=0))))
         within = np.flatnonzero(voxels.indices[axis] < voxels.geometry.shape[axis] - 1)
-        place = [indices[within] for indices in voxels.indices]
-        place[axis] = place[axis] + 1
-        other = voxels.labels[tuple(place)].astype(np.int64)
+        other = voxels.labels_at(axis, within)
         here = own[within]
-        touching = (other != 0) & (other != here)
-        here, other = here[touching], other[touching]
+        touching = np.flatnonzero((other != 0) & (other != here))
+        here, other = here[touching].astype(np.int64), other[touching].astype(np.int64)
         area += face * (np.bincount(here, minlength=n + 1) + np.bincount(other, minlength=n + 1))
         pairs.append(np.unique(np.minimum(here, other) * (n + 1) + np.maximum(here, other)))
     both = np.unique(np.concatenate(pairs))

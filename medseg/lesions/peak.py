@@ -20,7 +20,9 @@ BALL_RADIUS_MM = (3.0 * 1000.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
 """Radius of a ball of 1 ml: 6.2035 mm."""
 
 _PARTS = 8  # a voxel that the ball cuts is covered by the share of 8 x 8 x 8 points in it
-_NEAR = 1e-4  # candidates within this of the highest mean by FFT are computed again in full
+_NEAR = 1e-5  # of the spread of intensities: voxels this close to the highest mean by a quick FFT are looked at again
+_MOST_AGAIN = 256
+_DIGITS = 9
 _ALL_PAIRS = 200_000  # voxels times ball below which no FFT is needed
 
 
@@ -83,42 +85,48 @@ def highest_ball_mean(
 ) -> tuple[float, NDArray[np.int64]]:
     """Highest mean in a ball whose center is a voxel of the lesion, and that voxel (3,).
 
-    Large lesions are searched by FFT first; what comes within 1e-4 of the highest is then computed in full.
+    Large lesions are searched by FFT in single precision; what comes near the highest is computed again.
     """
     centers = np.stack(voxels.of(number), axis=-1).astype(np.int64)
     if len(centers) * len(ball.steps) > _ALL_PAIRS:
-        rough = _means_by_fft(voxels, number, channel, ball)
-        centers = centers[rough >= rough.max() - _NEAR * max(float(np.abs(rough).max()), 1e-30)]
+        rough = _means_by_fft(voxels, number, channel, ball, np.float32)
+        near = rough >= rough.max() - _NEAR * max(float(np.abs(rough).max()), float(np.ptp(rough)), 1e-30)
+        if np.count_nonzero(near) > _MOST_AGAIN:  # a plateau: many are as high
+            rough = _means_by_fft(voxels, number, channel, ball, np.float64)
+            near = np.zeros_like(near)
+            near[hottest_voxel(centers, np.round(rough, _DIGITS), voxels)] = True
+        centers = centers[near]
     means = np.concatenate(
         [
             ball_mean(channel, part, ball)
             for part in np.array_split(centers, 1 + len(centers) * len(ball.steps) // 10**6)
         ]
     )
-    means = np.round(means, 12)
-    best = hottest_voxel(centers, means, voxels)
+    means = np.round(means, _DIGITS)
+    best = hottest_voxel(centers, means, voxels)  # rounded, so that sums in another order make no other place the peak
     return float(means[best]), centers[best]
 
 
-def _means_by_fft(voxels: LesionVoxels, number: int, channel: NDArray[Any], ball: PeakBall) -> NDArray[np.float32]:
-    """Means of all balls around the lesion's voxels, to some 1e-6 of the largest intensity."""
+def _means_by_fft(
+    voxels: LesionVoxels, number: int, channel: NDArray[Any], ball: PeakBall, dtype: type[np.floating[Any]]
+) -> NDArray[np.floating[Any]]:
+    """Means of all balls around the lesion's voxels."""
     reach = ball.reach.tolist()
     box = voxels.box(number, (reach[0], reach[1], reach[2]))
-    part = channel[box].astype(np.float32)
-    level = float(part.mean())
+    part = channel[box].astype(dtype)
+    level = part.mean()
     shape = [fft.next_fast_len(size + r, real=True) for size, r in zip(part.shape, reach, strict=True)]
-    kernel = fft.rfftn(ball.kernel[::-1, ::-1, ::-1].astype(np.float32), shape)
+    kernel = fft.rfftn(ball.kernel[::-1, ::-1, ::-1].astype(dtype), shape)
     start = np.array([extent.start for extent in box])
-    places = tuple((np.stack(voxels.of(number)) - start[:, None] + ball.reach[:, None]) % np.array(shape)[:, None])
-    sums = fft.irfftn(fft.rfftn(part - level, shape) * kernel, shape)[places]
-    touches_face = any(
-        extent.stop - extent.start < high - low + 2 * r
-        for extent, low, high, r in zip(box, voxels.low[number - 1], voxels.high[number - 1], reach, strict=True)
-    )
-    covered = (
-        fft.irfftn(fft.rfftn(np.ones_like(part), shape) * kernel, shape)[places]
-        if touches_face
-        else np.float32(ball.shares.sum())
-    )
-    means: NDArray[np.float32] = sums / covered + np.float32(level)
+    places = tuple(np.stack(voxels.of(number)) - start[:, None] + ball.reach[:, None])
+
+    def summed(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        sums: NDArray[np.floating[Any]] = fft.irfftn(fft.rfftn(values, shape) * kernel, shape)
+        at_centers: NDArray[np.floating[Any]] = sums[tuple(p % size for p, size in zip(places, shape, strict=True))]
+        return at_centers
+
+    low, high = voxels.low[number - 1] - ball.reach, voxels.high[number - 1] + ball.reach
+    is_whole = bool((low >= 0).all() and (high <= channel.shape).all())
+    covered = ball.shares.sum() if is_whole else summed(np.ones_like(part))
+    means: NDArray[np.floating[Any]] = summed(part - level) / covered + level
     return means
