@@ -145,12 +145,14 @@ SHAPE = (
         "major_axis_mm",
         "number",
         "mm",
-        "Four times the root of the largest eigenvalue of the covariance of the voxel centers.",
+        "Four times the root of the largest eigenvalue of the covariance of the voxel centers (which divides by their "
+        "number less one).",
         "IBSI TDIC",
-        source=_IBSI,
+        "one voxel",
+        _IBSI,
     ),
-    Column("minor_axis_mm", "number", "mm", "The same of the second eigenvalue.", "IBSI P9VJ", source=_IBSI),
-    Column("least_axis_mm", "number", "mm", "The same of the smallest eigenvalue.", "IBSI 7J51", source=_IBSI),
+    Column("minor_axis_mm", "number", "mm", "The same of the second eigenvalue.", "IBSI P9VJ", "one voxel", _IBSI),
+    Column("least_axis_mm", "number", "mm", "The same of the smallest eigenvalue.", "IBSI 7J51", "one voxel", _IBSI),
     Column(
         "elongation",
         "number",

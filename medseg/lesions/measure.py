@@ -130,8 +130,7 @@ def _check_grids(
             apart = lesions.geometry.largest_displacement_mm(other.geometry)
             raise GridMismatch(
                 f"{case_id}: the lesions lie on {lesions.geometry!r} and the {name} on {other.geometry!r}, up to "
-                f"{apart:.3g} mm apart; give the {name} of the scan that the lesions were found in, or resample the "
-                "lesion map to its grid"
+                f"{apart:.3g} mm apart; give the {name} on the grid of the lesions, or resample one of them"
             )
     if probabilities is not None and probabilities.shape != lesions.geometry.shape:
         raise GridMismatch(

@@ -158,15 +158,18 @@ def _axes(
     """Axes of the IBSI from the covariance of the centers, and of the solid ellipsoid with voxels as solid boxes."""
     indices = np.stack(np.nonzero(mask)).astype(np.float64)
     indices -= indices.mean(axis=1, keepdims=True)
-    covariance = basis @ (indices @ indices.T / n_voxels) @ basis.T
-    spread = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
+    products = basis @ (indices @ indices.T) @ basis.T
+    spread = np.maximum(np.linalg.eigvalsh(products / max(n_voxels - 1, 1))[::-1], 0.0)
     spread[spread <= _FLAT * max(spread[0], 1e-300)] = 0.0
-    solid = np.linalg.eigvalsh(covariance + basis @ basis.T / 12.0)[::-1]
+    solid = np.linalg.eigvalsh(products / n_voxels + basis @ basis.T / 12.0)[::-1]
     axes, solid_axes = 4.0 * np.sqrt(spread), 2.0 * np.sqrt(5.0 * solid)
-    is_solid, is_long = bool(spread[2] > 0.0), bool(spread[0] > 0.0)
+    is_solid, is_long = bool(spread[2] > 0.0), n_voxels > 1
     ellipsoid = math.pi / 6.0 * float(axes.prod())
     return {
-        **dict(zip(("major_axis_mm", "minor_axis_mm", "least_axis_mm"), axes.tolist(), strict=True)),
+        **{
+            f"{which}_axis_mm": length if is_long else None
+            for which, length in zip(("major", "minor", "least"), axes.tolist(), strict=True)
+        },
         "elongation": float(axes[1] / axes[0]) if is_long else None,
         "flatness": float(axes[2] / axes[0]) if is_long else None,
         **{
