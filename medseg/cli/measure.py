@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -52,6 +52,10 @@ _Probability = Annotated[
     Path | None,
     typer.Option("--probability", help="Map of probabilities of lesion, for confidence and partial volume."),
 ]
+_Radiomics = Annotated[
+    Literal["none", "ibsi"],
+    typer.Option("--radiomics", help="ibsi: also the IBSI's texture families of the first scan, if MIRP is installed."),
+]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", help="Table to write: .csv, .json or .parquet.", show_default=False)
 ]
@@ -66,6 +70,7 @@ def measure(
     organs: _Organs = None,
     organ_names: _OrganNames = None,
     probability: _Probability = None,
+    radiomics: _Radiomics = "none",
     series: Series = None,
     case_id: CaseId = None,
     allow_gaps: AllowGaps = False,
@@ -90,7 +95,10 @@ def measure(
     from medseg.io.tables import write_table
     from medseg.io.volume_files import volume_stem
     from medseg.lesions.measure import measure_lesions
+    from medseg.lesions.radiomics import add_textures
 
+    if radiomics == "ibsi" and not scans:
+        raise UsageError("--radiomics ibsi measures intensities; give the scan with --scan")
     check_output_folder(output.parent, [output.name], overwrite=overwrite)
     salt = read_salt(output.parent) or new_salt()  # DICOM is named as `medseg segment` names it in the same folder
     sources = _open_scans(scans, series, case_id, salt, allow_gaps)
@@ -106,6 +114,9 @@ def measure(
             probabilities = read_probabilities(probability, grid) if probability else None
         with monitor.stage("measure"):
             table = measure_lesions(lesion_map, volume, name, organs=organ_map, probabilities=probabilities)
+            if radiomics == "ibsi" and volume is not None:
+                table, told = add_textures(table, lesion_map, volume)
+                notes += told
         with monitor.stage("write"):
             write_table(table, output)
     if any(source.format == "dicom" for source in sources):

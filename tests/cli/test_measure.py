@@ -121,3 +121,14 @@ def test_two_scans_and_organs_are_measured(tmp_path: Path, lesion_file: Path, sc
     assert document["totals"]["organs"]["liver"]["tlg_suv_ml"] == pytest.approx(64 * 9e-3 * 12)
     unit = {column["name"]: column["unit"] for column in document["columns"]}
     assert (unit["mean"], unit["ct_mean"]) == ("SUV", "scan")
+
+
+def test_radiomics_need_a_scan(tmp_path: Path, lesion_file: Path) -> None:
+    result = run("measure", lesion_file, "--radiomics", "ibsi", "-o", tmp_path / "out.csv")
+    assert_one_clear_error(result, 2, "--scan")
+
+
+def test_radiomics_say_what_they_are(tmp_path: Path, lesion_file: Path, scan_file: Path) -> None:
+    result = run_well("measure", lesion_file, "--scan", scan_file, "--radiomics", "ibsi", "-o", tmp_path / "out.csv")
+    textures = [name for name in _rows(tmp_path / "out.csv")[0] if name.startswith("texture_")]
+    assert textures or "without texture" in result.stderr
