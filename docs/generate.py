@@ -5,6 +5,7 @@ python docs/generate.py [--check]
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ def columns_page() -> str:
         "name in front (`ct_mean`); those of uptake are the first channel's that is in SUV.\n\n"
         "Codes are of the IBSI (theibsi.github.io), SNOMED CT (SCT) and DICOM (DCM). How each figure is measured, and "
         "how far it can be trusted: [measurement](../explanation/measurement.md).\n"
+        "The JSON form has a [schema](lesions.schema.json).\n"
     )
     parts = [head, *(_family(name, columns) for name, columns in FAMILIES.items()), _family("Totals of a scan", TOTALS)]
     tail = (
@@ -45,6 +47,13 @@ def _family(name: str, columns: tuple[Column, ...]) -> str:
     )
     head = "| column | kind | unit | definition | code | null when | source |\n|---|---|---|---|---|---|---|\n"
     return f"## {name}\n\n{head}{rows}"
+
+
+def schema_file() -> str:
+    """docs/reference/lesions.schema.json: the JSON schema of a lesion table."""
+    from medseg.core.table_schema import table_schema
+
+    return json.dumps(table_schema(), indent=2) + "\n"
 
 
 def commands_page() -> str:
@@ -76,7 +85,7 @@ def _below(name: str, command: object) -> list[tuple[str, str]]:
 def main() -> int:
     """Write or check every page; the number of pages that were not up to date."""
     os.environ["COLUMNS"] = "100"
-    pages = {"columns.md": columns_page(), "commands.md": commands_page()}
+    pages = {"columns.md": columns_page(), "commands.md": commands_page(), "lesions.schema.json": schema_file()}
     stale = 0
     for name, text in pages.items():
         path = REFERENCE / name
