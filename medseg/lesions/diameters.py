@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import pdist, squareform
 from skimage.measure import find_contours
 
 from medseg.core.geometry import Geometry
@@ -301,7 +300,8 @@ def _longest_distance(centers: NDArray[np.float64], steps: NDArray[np.float64]) 
 
     Only pairs of centers whose distance comes near that of the farthest two can gain enough by the steps.
     """
-    lengths = squareform(pdist(centers))
+    differences = centers[:, None] - centers
+    lengths = np.sqrt(differences[..., 0] ** 2 + differences[..., 1] ** 2)
     most_gained = 2.0 * float(np.sqrt(np.square(steps).sum(axis=1).max()))
     first, second = np.nonzero(lengths >= lengths.max() - most_gained)
     near = first <= second

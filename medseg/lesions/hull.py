@@ -12,11 +12,13 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
+
+from medseg.lesions.shells import padded
 
 __all__ = ["Hull", "hull_of"]
 
 _MOST_STEPS = 2
+_ROUNDING_MM = 1e-5
 _STEPS = np.array([step for step in product(range(-_MOST_STEPS, _MOST_STEPS + 1), repeat=3) if step > (0, 0, 0)])
 
 
@@ -65,17 +67,17 @@ def _possible_corners(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArra
 
     And (P, 6) whether the next voxel one step up or down each axis lies outside; the hull bulges nowhere else.
     """
-    padded = np.pad(mask, _MOST_STEPS)
+    wide = padded(mask, (_MOST_STEPS, _MOST_STEPS, _MOST_STEPS))
     inner = tuple(slice(_MOST_STEPS, -_MOST_STEPS) for _ in range(3))
     possible = mask.copy()
     for axis in range(3):
         before, after = list(inner), list(inner)
         before[axis], after[axis] = slice(_MOST_STEPS - 1, -_MOST_STEPS - 1), slice(_MOST_STEPS + 1, 1 - _MOST_STEPS)
-        possible &= ~(padded[tuple(before)] & padded[tuple(after)])
+        possible &= ~(wide[tuple(before)] & wide[tuple(after)])
     places = np.argwhere(possible)
-    strides = np.array(padded.strides) // padded.itemsize
+    strides = np.array(wide.strides)
     flat, steps = (places + _MOST_STEPS) @ strides, _STEPS @ strides
-    values = padded.ravel()
+    values = wide.ravel()
     between = (values[flat[:, None] + steps] & values[flat[:, None] - steps]).any(axis=1)
     next_to = values[flat[~between][:, None] + np.concatenate([strides, -strides])]
     return places[~between], ~next_to
@@ -84,18 +86,10 @@ def _possible_corners(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArra
 def _longest_distance(centers: NDArray[np.float64], steps: NDArray[np.float64]) -> float:
     """Longest distance between two of the points center + step."""
     apart = (steps[:, None] - steps[None, :]).reshape(-1, 3)
-    if len(centers) == 1:
-        return float(np.linalg.norm(apart, axis=1).max())
-    lengths = pdist(centers)
-    most_gained = 2.0 * float(np.linalg.norm(steps, axis=1).max())
-    pairs = np.flatnonzero(lengths >= lengths.max() - most_gained)
-    first, second = _pair_of(pairs, len(centers))
+    centered = centers - centers.mean(axis=0)
+    own = np.einsum("pi,pi->p", centered, centered)
+    lengths = np.sqrt(np.maximum(own[:, None] + own - 2.0 * (centered @ centered.T), 0.0))
+    most_gained = 2.0 * float(np.linalg.norm(steps, axis=1).max()) + _ROUNDING_MM
+    first, second = np.nonzero(np.triu(lengths >= lengths.max() - most_gained))
     candidates = centers[first] - centers[second]
     return float(np.sqrt(np.square(candidates[:, None] + apart).sum(axis=-1).max()))
-
-
-def _pair_of(places: NDArray[np.intp], n_points: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Both points of places in the list of all pairs (0, 1), (0, 2), ..., (1, 2), ..."""
-    starts = np.cumsum(np.arange(n_points - 1, 0, -1)) - np.arange(n_points - 1, 0, -1)
-    first = np.searchsorted(starts, places, side="right") - 1
-    return first, first + 1 + places - starts[first]

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 from medseg.core.table import Value
 from medseg.lesions.bodies import LesionVoxels
+from medseg.lesions.shells import padded
 
 __all__ = ["LesionSurfaces", "neighbor_columns"]
 
@@ -35,14 +36,14 @@ class LesionSurfaces:
         """(P, 3) centers of the voxels of a lesion that share a face with a voxel outside it."""
         if number not in self._known:
             box = self.voxels.box(number)
-            padded = np.pad(self.voxels.labels[box] == number, 1)
-            core = padded[1:-1, 1:-1, 1:-1].copy()
+            wide = padded(self.voxels.labels[box] == number, (1, 1, 1))
+            core = wide[1:-1, 1:-1, 1:-1].copy()
             inside = core.copy()
             for axis in range(3):
                 for shift in (0, 2):
                     part = [slice(1, -1)] * 3
-                    part[axis] = slice(shift, padded.shape[axis] - 2 + shift)
-                    inside &= padded[tuple(part)]
+                    part[axis] = slice(shift, wide.shape[axis] - 2 + shift)
+                    inside &= wide[tuple(part)]
             places = np.argwhere(core & ~inside) + self.voxels.low[number - 1]
             self._known[number] = places @ self.basis.T
         return self._known[number]

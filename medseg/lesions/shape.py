@@ -18,6 +18,7 @@ from medseg.lesions.crofton import CroftonWeights, crofton_area, crofton_weights
 from medseg.lesions.diameters import OUTWARD_PIXELS, SlicePlane, measure_slices
 from medseg.lesions.hull import hull_of
 from medseg.lesions.mesh import MeshTables, cell_patterns, mesh_tables
+from medseg.lesions.shells import padded
 
 __all__ = ["shape_columns"]
 
@@ -76,7 +77,7 @@ def shape_columns(voxels: LesionVoxels) -> dict[str, list[Any]]:
     rows = []
     for number in range(1, voxels.n_lesions + 1):
         box = voxels.box(number)
-        mask = np.pad((voxels.labels[box] == number).transpose(grid.order), 1)
+        mask = padded((voxels.labels[box] == number).transpose(grid.order), (1, 1, 1))
         key = (mask.shape, mask.tobytes()) if mask.size <= _CACHED_BOX_VOXELS else None
         row = known.get(key) if key else None
         if row is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,15 @@ from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
 
-__all__ = ["ball_steps", "dilate", "steps_margin"]
+__all__ = ["ball_steps", "dilate", "padded", "steps_margin"]
+
+
+def padded(mask: NDArray[np.bool_], margin: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """The mask (I, J, K) with so many voxels of False around it on each axis; quicker than `numpy.pad`."""
+    i, j, k = mask.shape
+    wide = np.zeros((i + 2 * margin[0], j + 2 * margin[1], k + 2 * margin[2]), dtype=np.bool_)
+    wide[margin[0] : margin[0] + i, margin[1] : margin[1] + j, margin[2] : margin[2] + k] = mask
+    return wide
 
 
 def ball_steps(geometry: Geometry, radius_mm: float) -> NDArray[np.int64]:
@@ -34,26 +43,27 @@ def dilate(mask: NDArray[np.bool_], steps: NDArray[np.int64]) -> NDArray[np.bool
     Steps in a row along the first axis are taken together: a run of n is n - 1 shifted copies of the mask, made once.
     """
     margin = steps_margin(steps)
-    runs = _runs(steps)
-    padded = np.pad(mask, [(m, m) for m in margin])
+    runs = _runs(steps.tobytes())
+    wide = padded(mask, margin)
     dilated = mask.copy()
-    smeared, length = padded, 1
+    smeared, length = wide, 1
     size = mask.shape
     for run_length in sorted(runs):
         while length < run_length:
             length += 1
             smeared = smeared.copy()
-            smeared[length - 1 :] |= padded[: len(padded) - length + 1]
+            smeared[length - 1 :] |= wide[: len(wide) - length + 1]
         for last, second, third in runs[run_length]:
             i, j, k = margin[0] + last, margin[1] + second, margin[2] + third
             dilated |= smeared[i : i + size[0], j : j + size[1], k : k + size[2]]
     return dilated
 
 
-def _runs(steps: NDArray[np.int64]) -> dict[int, list[tuple[int, int, int]]]:
+@lru_cache(maxsize=16)
+def _runs(steps: bytes) -> dict[int, list[tuple[int, int, int]]]:
     """Runs of steps along the first axis by length: (last, second, third), each voxel looking back along the run."""
     lines: dict[tuple[int, int], list[int]] = {}
-    for first, second, third in (*steps.tolist(), (0, 0, 0)):
+    for first, second, third in (*np.frombuffer(steps, dtype=np.int64).reshape(-1, 3).tolist(), (0, 0, 0)):
         lines.setdefault((second, third), []).append(first)
     runs: dict[int, list[tuple[int, int, int]]] = {}
     for (second, third), firsts in lines.items():
