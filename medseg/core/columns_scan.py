@@ -101,6 +101,14 @@ INTENSITY = (
         for axis, side in zip("xyz", ("left", "posterior", "superior"), strict=True)
     ),
     Column(
+        "ct_window",
+        "text",
+        "",
+        "Name of the CT window whose center lies nearest to the median: lung (-600 HU), soft_tissue (40 HU) or bone "
+        "(400 HU).",
+        null=f"{_NO_SCAN}; the channel is not named CT",
+    ),
+    Column(
         "rim_3mm_n_voxels",
         "integer",
         "voxels",

@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
 from medseg.lesions.shells import padded
 
@@ -52,7 +52,7 @@ def hull_of(mask: NDArray[np.bool_], basis: NDArray[np.float64], outward: float)
     places, is_open = _possible_corners(mask)
     centers = places @ basis.T
     of_center, of_step = np.nonzero(is_open)
-    hull = ConvexHull(centers[of_center] + half_steps[of_step])
+    hull = _convex_hull(centers[of_center] + half_steps[of_step])
     corners = centers[np.unique(of_center[hull.vertices])]
     return Hull(
         float(hull.volume),
@@ -60,6 +60,14 @@ def hull_of(mask: NDArray[np.bool_], basis: NDArray[np.float64], outward: float)
         _longest_distance(corners, half_steps),
         _longest_distance(corners, 2.0 * outward * half_steps),
     )
+
+
+def _convex_hull(points: NDArray[np.float64]) -> ConvexHull:
+    """The hull, points joggled by some 1e-11 of their size: merging the many facets in one plane takes half the time."""
+    try:
+        return ConvexHull(points, qhull_options="QJ")
+    except QhullError:
+        return ConvexHull(points)
 
 
 def _possible_corners(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from medseg.core.table import Value
 from medseg.lesions.bodies import LesionVoxels
 
-__all__ = ["histogram_entropy", "hottest_voxel", "intensity_columns", "intensity_statistics"]
+__all__ = [
+    "CT_WINDOW_CENTERS_HU",
+    "ct_windows",
+    "histogram_entropy",
+    "hottest_voxel",
+    "intensity_columns",
+    "intensity_statistics",
+]
+
+CT_WINDOW_CENTERS_HU = {"lung": -600.0, "soft_tissue": 40.0, "bone": 400.0}
+"""Centers of the windows in which a CT is looked at, by name."""
 
 _SAME = 1e-6  # mm, places that are told apart
 _QUANTILES = {"p5": 0.05, "p10": 0.10, "p25": 0.25, "median": 0.50, "p75": 0.75, "p90": 0.90, "p95": 0.95}
@@ -96,6 +106,22 @@ def intensity_statistics(values: NDArray[np.float64]) -> dict[str, Value]:
         "energy": energy,
         "rms": math.sqrt(energy / values.size),
     }
+
+
+def ct_windows(medians: Sequence[Value]) -> list[Value]:
+    """Name of the window whose center lies nearest to each median HU.
+
+    Examples
+    --------
+    >>> ct_windows([-750.0, 30.0, 800.0])
+    ['lung', 'soft_tissue', 'bone']
+    """
+
+    def nearest(median: Value) -> Value:
+        distances = {name: abs(float(median or 0.0) - center) for name, center in CT_WINDOW_CENTERS_HU.items()}
+        return min(distances, key=lambda name: distances[name])
+
+    return [nearest(median) for median in medians]
 
 
 def _quantile(ordered: NDArray[np.float64], share: float) -> float:

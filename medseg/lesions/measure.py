@@ -19,7 +19,7 @@ from medseg.core.volume import Volume
 from medseg.errors import GridMismatch, UsageError
 from medseg.lesions.bodies import LesionVoxels, list_voxels
 from medseg.lesions.confidence import confidence_columns
-from medseg.lesions.intensity import intensity_columns
+from medseg.lesions.intensity import ct_windows, intensity_columns
 from medseg.lesions.location import LPS, border_columns, location_columns
 from medseg.lesions.neighbors import LesionSurfaces, neighbor_columns
 from medseg.lesions.organs import Hosts, find_hosts, organ_columns, organ_totals
@@ -190,9 +190,10 @@ class _ScanColumns:
             array = volume.array[channel]
             own = self.voxels.read(array)
             spelled = "SUV" if unit == "suv" else "scan"
-            further += self._put(
-                self._intensity(array, own, shells, unit == "suv"), INTENSITY, name, spelled, channel > 0
-            )
+            found = self._intensity(array, own, shells, unit == "suv")
+            if volume.channels[channel].lower() == "ct" and unit != "suv":
+                found["ct_window"] = ct_windows(found.get("median", []))
+            further += self._put(found, INTENSITY, name, spelled, channel > 0)
             if unit == "suv":
                 is_further = self.suv is not None
                 self.suv = own if self.suv is None else self.suv

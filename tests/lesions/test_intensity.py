@@ -130,3 +130,12 @@ def test_intensities_and_centroids_agree_with_simpleitk():
         # ITK divides by N - 1
         assert row["std"] * np.sqrt(n_voxels / (n_voxels - 1)) == pytest.approx(peer.GetStandardDeviation(number))
         assert [row[f"centroid_{axis}"] for axis in "ijk"] == pytest.approx(peer.GetCentroid(number), abs=1e-3)
+
+
+def test_the_window_of_a_ct_is_named():
+    geometry = make_grid((2, 2, 2))
+    lesions = lesion_map(np.ones((2, 2, 2)))
+    for level, name in ((-800.0, "lung"), (20.0, "soft_tissue"), (900.0, "bone")):
+        volume = Volume(np.full((2, 2, 2, 2), level), geometry, ("CT", "mr"))
+        row = measure_lesions(lesions, volume).rows[0]
+        assert (row["ct_window"], row["mr_ct_window"]) == (name, None)
