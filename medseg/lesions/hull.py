@@ -63,7 +63,7 @@ def hull_of(mask: NDArray[np.bool_], basis: NDArray[np.float64], outward: float)
 
 
 def _convex_hull(points: NDArray[np.float64]) -> ConvexHull:
-    """The hull, points joggled by some 1e-11 of their size: merging the many facets in one plane takes half the time."""
+    """The hull, points joggled by some 1e-11 of their size: merging facets in one plane would take half the time."""
     try:
         return ConvexHull(points, qhull_options="QJ")
     except QhullError:
