@@ -151,10 +151,8 @@ def _with_ends(columns: dict[str, list[Any]], geometry: Geometry) -> dict[str, l
 
 def _flags(values: dict[str, Sequence[Any]], geometry: Geometry) -> dict[str, list[Value]]:
     """Quality flags that follow from other columns."""
-    n = len(values["lesion_id"])
-    if not n:
+    if not values["lesion_id"]:
         return {}
-    slice_distance = values["axial_extent_mm"][0] / values["n_slices"][0] if n else 0.0
     columns = np.delete(geometry.affine[:3, :3], geometry.axial_axis, axis=1)
     slice_distance = geometry.voxel_volume_mm3 / float(np.linalg.norm(np.cross(*columns.T)))
     least = 2.0 * slice_distance if slice_distance > _RECIST_THICK_SLICE_MM else _RECIST_MM
@@ -162,7 +160,7 @@ def _flags(values: dict[str, Sequence[Any]], geometry: Geometry) -> dict[str, li
         "is_one_slice": [count == 1 for count in values["n_slices"]],
         "is_thinner_than_slice": [axis < slice_distance for axis in values["ellipsoid_least_axis_mm"]],
         "has_few_voxels": [count < _FEW_VOXELS for count in values["n_voxels"]],
-        "is_below_recist": [diameter < max(least, _RECIST_MM) for diameter in values["longest_diameter_mm"]],
+        "is_below_recist": [diameter < least for diameter in values["longest_diameter_mm"]],
     }
 
 
