@@ -5,23 +5,55 @@ python docs/generate.py [--check]
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medseg.core.column import Column
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 
 
 def columns_page() -> str:
-    """docs/reference/columns.md: every column of the lesion table."""
-    from medseg.core.table import COLUMNS
+    """docs/reference/columns.md: every column of the lesion table, and the totals of a scan."""
+    from medseg.core.columns_context import TOTALS
+    from medseg.core.table import COLUMNS, FAMILIES
 
     head = (
         "# Columns of the lesion table\n\nWritten by `docs/generate.py` from `medseg/core/table.py`. A value that is "
-        "undefined is empty in CSV and null in JSON and Parquet, never 0.\n\n"
-        "| column | kind | unit | definition |\n|---|---|---|---|\n"
+        "undefined is empty in CSV and null in JSON and Parquet, never 0. "
+        f'The {len(COLUMNS)} columns are there in every table. The unit "scan" is that of the scan\'s voxels. With '
+        "several channels, those of intensity are the first channel's, and every further channel has its own with its "
+        "name in front (`ct_mean`); those of uptake are the first channel's that is in SUV.\n\n"
+        "Codes are of the IBSI (theibsi.github.io), SNOMED CT (SCT) and DICOM (DCM). How each figure is measured, and "
+        "how far it can be trusted: [measurement](../explanation/measurement.md).\n"
+        "The JSON form has a [schema](lesions.schema.json).\n"
     )
-    return head + "".join(f"| `{c.name}` | {c.kind} | {c.unit} | {c.definition} |\n" for c in COLUMNS)
+    parts = [head, *(_family(name, columns) for name, columns in FAMILIES.items()), _family("Totals of a scan", TOTALS)]
+    tail = (
+        "In JSON tables and `result.json` under `totals`; with an organ map also `organs`: for each organ with lesion "
+        "in it `n_lesions` (hosted there), `volume_ml` and `tlg_suv_ml` of the lesion voxels in it.\n"
+    )
+    return "\n".join([*parts, tail])
+
+
+def _family(name: str, columns: tuple[Column, ...]) -> str:
+    rows = "".join(
+        f"| `{c.name}` | {c.kind} | {c.unit} | {c.definition} | {c.code} | {c.null} | {c.source or 'medseg'} |\n"
+        for c in columns
+    )
+    head = "| column | kind | unit | definition | code | null when | source |\n|---|---|---|---|---|---|---|\n"
+    return f"## {name}\n\n{head}{rows}"
+
+
+def schema_file() -> str:
+    """docs/reference/lesions.schema.json: the JSON schema of a lesion table."""
+    from medseg.core.table_schema import table_schema
+
+    return json.dumps(table_schema(), indent=2) + "\n"
 
 
 def commands_page() -> str:
@@ -53,7 +85,7 @@ def _below(name: str, command: object) -> list[tuple[str, str]]:
 def main() -> int:
     """Write or check every page; the number of pages that were not up to date."""
     os.environ["COLUMNS"] = "100"
-    pages = {"columns.md": columns_page(), "commands.md": commands_page()}
+    pages = {"columns.md": columns_page(), "commands.md": commands_page(), "lesions.schema.json": schema_file()}
     stale = 0
     for name, text in pages.items():
         path = REFERENCE / name

@@ -123,8 +123,8 @@ def _table(result: CaseResult) -> str:
 
 
 def _shown_columns(table: LesionTable) -> list[Column]:
-    """All but what the page says already, and voxel indices, which mean something to programs only."""
-    return [column for column in table.columns if column.name != "case_id" and not column.name.startswith("bbox_")]
+    """The few that people look for; all of them are in lesions.csv."""
+    return [column for column in table.columns if column.is_key]
 
 
 def _scan_unit(result: CaseResult) -> str:
