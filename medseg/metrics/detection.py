@@ -187,7 +187,8 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     share, spread = successes / n, z * z / n
     center = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, center - half), min(1.0, center + half)
+    # at the ends the formula gives 0 and 1 but for rounding
+    return center - half if successes else 0.0, center + half if successes < n else 1.0
 
 
 class SizeClass(BaseModel):

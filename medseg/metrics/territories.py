@@ -17,7 +17,8 @@ def territory_dice(prediction: NDArray[np.bool_], components: NDArray[Any], n_co
     """Dice of prediction and reference within the territory of each reference component.
 
     The territory of a component is what lies nearer to it than to any other, in voxels whatever the spacing; what lies
-    equally near belongs to the component of the lower number. So every false positive falls into some territory.
+    equally near belongs to the component whose first voxel comes first, the last axis running fastest. So every false
+    positive falls into some territory.
 
     Parameters
     ----------
@@ -44,13 +45,22 @@ def territory_dice(prediction: NDArray[np.bool_], components: NDArray[Any], n_co
     [0.5, 0.0]
     """
     at_reference = np.argwhere(components)
-    numbers = components[tuple(at_reference.T)].astype(np.int64)
+    numbers = _by_first_voxel(components[tuple(at_reference.T)])
     outside = np.argwhere(prediction & (components == 0))
     size = np.bincount(numbers, minlength=n_components + 1)[1:]
     shared = np.bincount(numbers[prediction[tuple(at_reference.T)]], minlength=n_components + 1)[1:]
     strayed = np.bincount(_nearest_component(outside, at_reference, numbers), minlength=n_components + 1)[1:]
-    dice: NDArray[np.float64] = 2.0 * shared / (size + shared + strayed)
+    given = np.unique(components[tuple(at_reference.T)], return_index=True)[1]
+    # size counts the reference, shared + strayed the prediction within each territory
+    dice: NDArray[np.float64] = (2.0 * shared / (size + shared + strayed))[numbers[given] - 1]
     return dice
+
+
+def _by_first_voxel(numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """Numbers 1..n anew, in the order in which they first appear."""
+    _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
+    ranks: NDArray[np.int64] = np.argsort(np.argsort(first))[which.ravel()] + 1
+    return ranks
 
 
 def _nearest_component(
