@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from medseg.evaluation.evaluate import Evaluation
     from medseg.metrics.presets import Convention
 
-__all__ = ["evaluate"]
+__all__ = [
+    "By",
+    "Groups",
+    "Match",
+    "Page",
+    "Preset",
+    "Seed",
+    "Threshold",
+    "Tolerance",
+    "convention_of",
+    "evaluate",
+]
 
 _Prediction = Annotated[
     Path, typer.Argument(metavar="PRED", show_default=False, help="Predicted map, or a folder of them.")
@@ -23,6 +34,7 @@ _Reference = Annotated[
     Path, typer.Argument(metavar="REF", show_default=False, help="Reference map, or a folder with the same paths.")
 ]
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Scores to write: .json.", show_default=False)]
+Page = Annotated[Path | None, typer.Option("--page", help="Page with figures to write: .html.")]
 Preset = Annotated[
     str,
     typer.Option(
@@ -88,6 +100,7 @@ def evaluate(
     case_id: CaseId = None,
     overlap_only: OverlapOnly = False,
     seed: Seed = 0,
+    page: Page = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -104,10 +117,12 @@ def evaluate(
     """  # noqa: D301
     from medseg.core.monitor import Monitor
     from medseg.evaluation.evaluate import evaluate_cohort
+    from medseg.evaluation.page import write_evaluation_page
     from medseg.io.atomic import check_output_folder
     from medseg.io.json_files import write_json
 
-    check_output_folder(output.parent, [output.name], overwrite=overwrite)
+    for file in (output, *([page] if page else [])):
+        check_output_folder(file.parent, [file.name], overwrite=overwrite)
     convention = convention_of(preset, match, by, threshold, dilation)
     with show_progress(quiet=quiet) as progress:
         monitor = Monitor(progress)
@@ -128,11 +143,13 @@ def evaluate(
             )
     record = result.model_dump(mode="json")
     write_json(record, output)
+    if page:
+        write_evaluation_page(result, page)
     if as_json:
         print_json(record)
     else:
         typer.echo("\n".join(_lines(result)))
-        typer.echo(f"\nWritten to {output}")
+        typer.echo(f"\nWritten to {output}" + (f" and {page}" if page else ""))
 
 
 def convention_of(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medseg import __version__
+from medseg.cli.compare import compare
 from medseg.cli.console import CleanErrors
 from medseg.cli.demo import demo
 from medseg.cli.evaluate import evaluate
@@ -54,7 +55,7 @@ def root(
     """  # noqa: D301
 
 
-for _command in (demo, inspect, segment, separate, measure, evaluate, phantom, train):
+for _command in (demo, inspect, segment, separate, measure, evaluate, compare, phantom, train):
     app.command()(_command)
 app.add_typer(model_app, name="model")
 

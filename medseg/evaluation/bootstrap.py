@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from medseg.errors import UsageError
 
-__all__ = ["Estimate", "Interval", "Resampler", "bootstrap_mean"]
+__all__ = ["Estimate", "Interval", "PairedDifference", "Resampler", "bootstrap_mean"]
 
 
 class Interval(BaseModel):
@@ -78,6 +79,15 @@ def bootstrap_mean(values: Sequence[float], *, resamples: int = 10_000, level: f
     return Interval(mean=float(array.mean()), low=float(low), high=float(high), n=array.size)
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """A figure of two systems over the cases that define it for both, and the second minus the first."""
+
+    first: float | None
+    second: float | None
+    difference: Estimate
+
+
 class Resampler:
     """Draws patients with replacement; the same draws for every figure, so that differences of figures are paired.
 
@@ -122,6 +132,35 @@ class Resampler:
     def mean(self, values: Sequence[float | None]) -> Estimate:
         """The mean over the cases that define it."""
         return self.ratio(values, [1.0] * len(values))
+
+    def difference(
+        self, first: Sequence[tuple[float | None, float]], second: Sequence[tuple[float | None, float]]
+    ) -> PairedDifference:
+        """Second ratio minus first, drawn together.
+
+        Parameters
+        ----------
+        first, second
+            Numerator and denominator of each case; a case that lacks a numerator on either side is left out of both.
+        """
+        defined = [a[0] is not None and b[0] is not None for a, b in zip(first, second, strict=True)]
+        sums = [
+            self._by_patient([(part[n] or 0.0) if kept else 0.0 for part, kept in zip(side, defined, strict=True)])
+            for side in (first, second)
+            for n in (0, 1)
+        ]
+        n = sum(defined)
+        if not sums[1].sum() or not sums[3].sum():
+            return PairedDifference(None, None, Estimate(value=None, low=None, high=None, n=n))
+        a, b = (float(sums[k].sum() / sums[k + 1].sum()) for k in (0, 2))
+        low, high = self._paired_interval(sums) if self.n_patients > 1 else (None, None)
+        return PairedDifference(a, b, Estimate(value=b - a, low=low, high=high, n=n))
+
+    def _paired_interval(self, sums: list[NDArray[np.float64]]) -> tuple[float, float]:
+        drawn = [self.draws @ column for column in sums]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            figures = drawn[2] / drawn[3] - drawn[0] / drawn[1]
+        return self.quantiles(figures[(drawn[1] != 0) & (drawn[3] != 0)])
 
     def _by_patient(self, values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
         sums = np.bincount(self._patient, weights=np.asarray(values, dtype=np.float64), minlength=self.n_patients)
