@@ -129,12 +129,13 @@ def _convention(convention: Convention, more: str) -> str:
 
 
 def _charts(systems: Sequence[System]) -> str:
+    limits = f"Found lesions; dashed: mean and limits of agreement of {systems[-1][0]}."
     found = [
         (_by_size(systems), "Dots: share of reference lesions found; whiskers: 95 % Wilson intervals."),
         (_size_against_detection(systems), "Each reference lesion; one row for found and one for missed."),
         (_froc(systems), "Needs scores of the predicted lesions."),
-        (_agreement(systems, "volume", "ml"), "Found lesions; dashed: mean and limits of agreement."),
-        (_agreement(systems, "diameter", "mm"), "Found lesions; dashed: mean and limits of agreement."),
+        (_agreement(systems, "volume", "ml"), limits),
+        (_agreement(systems, "diameter", "mm"), limits),
     ]
     figures = [
         f"<figure><figcaption>{escape(chart.title)}</figcaption>{draw(chart)}<p>{escape(note)}</p></figure>"
