@@ -65,12 +65,13 @@ def test_nothing_to_find_and_nothing_found_is_not_a_number() -> None:
 def test_it_serves_in_an_ignite_handler() -> None:
     """In a process of its own: ignite cannot be imported where warnings are errors."""
     code = (
-        "import torch; from monai.handlers import IgniteMetricHandler;"
+        "import torch; from ignite.engine import Engine; from monai.handlers import IgniteMetricHandler;"
         "from medseg.training.lesion_metric import LesionMetric;"
         "mask = torch.zeros(1, 1, 9, 9, 9); mask[..., 1:3, 1:3, 1:3] = mask[..., 5:7, 5:7, 5:7] = 1;"
         "half = mask.clone(); half[..., 5:, :, :] = 0;"
         "handler = IgniteMetricHandler(metric_fn=LesionMetric('f1'), output_transform=lambda pair: pair);"
-        "handler.reset(); handler.update((half, mask)); print(float(handler.compute()))"
+        "engine = Engine(lambda _, batch: batch); handler.attach(engine, 'f1');"
+        "print(float(engine.run([(half, mask)]).metrics['f1']))"
     )
     shown = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert float(shown.stdout.split()[-1]) == pytest.approx(2 / 3)
