@@ -132,3 +132,38 @@ def test_a_detection_map_gives_scores(tmp_path: Path) -> None:
         ("fp", 0.4),
     ]
     assert written["cohort"]["detection"]["ap"]["value"] == 1.0
+
+
+def test_a_probability_and_excluded_findings_come_by_the_same_path(tmp_path: Path) -> None:
+    """The prediction has a file name of another format; pairs go by the path without the suffix."""
+    folders(tmp_path, {"a": (lesions(), (lesions() == 1).astype(np.uint8))})
+    (tmp_path / "probability").mkdir()
+    save(np.where(lesions() > 0, 0.75, 0.0).astype(np.float32), tmp_path / "probability" / "a.nii")
+    (tmp_path / "excluded").mkdir()
+    save((lesions() == 2).astype(np.uint8), tmp_path / "excluded" / "a.nii.gz")
+    options = ["--probability", tmp_path / "probability", "--exclude", tmp_path / "excluded", "--preset", "luna16"]
+    sides = (tmp_path / "prediction", tmp_path / "reference")
+    run_well("evaluate", *sides, "-o", tmp_path / "scores.json", *options, "-q")
+    case = json.loads((tmp_path / "scores.json").read_text())["cases"][0]
+    assert (case["case_id"], case["tp"], case["fp"], case["n_ignored"]) == ("a", 1, 0, 1)
+    assert case["lesions"][0]["score"] == 0.75
+    assert case["calibration"]["ece"] == pytest.approx(abs(0.75 - 36 / 44))
+
+
+def test_a_probability_above_one_is_refused(tmp_path: Path) -> None:
+    sides = save(lesions(), tmp_path / "p.nii.gz"), save(lesions(), tmp_path / "r.nii.gz")
+    wrong = save(lesions() * np.float32(1.5), tmp_path / "q.nii.gz")
+    result = run("evaluate", *sides, "-o", tmp_path / "scores.json", "--probability", wrong, "-q")
+    assert_one_clear_error(result, 2, "0..1", "q.nii.gz")
+
+
+def test_a_file_and_a_folder_are_no_pair(tmp_path: Path) -> None:
+    prediction, _ = folders(tmp_path, {"a": (lesions(), lesions())})
+    result = run("evaluate", prediction, prediction / "a.nii.gz", "-o", tmp_path / "scores.json", "-q")
+    assert_one_clear_error(result, 2, "files only or folders only")
+
+
+def test_a_page_is_written_beside_the_scores(tmp_path: Path) -> None:
+    sides = folders(tmp_path, {"a": (lesions(), lesions())})
+    run_well("evaluate", *sides, "-o", tmp_path / "scores.json", "--page", tmp_path / "page.html", "-q")
+    assert "<svg" in (tmp_path / "page.html").read_text()
