@@ -37,7 +37,7 @@ __all__ = [
 Spacing = tuple[float, float, float]
 _BLOCK_PLANES = 32
 _ALL_INSIDE = 255
-_NEAR_STEPS = 3.0  # 123 places on a grid of cubes
+_NEAR_STEPS = 4.0  # 257 places in 15 shells on a grid of cubes
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,18 +184,16 @@ def _look_around(
     Surfaces of a prediction and its reference mostly lie within a few voxels of each other, where looking at all
     places in the order of their distance is quicker than any tree.
     """
-    places, millimeters = _places_around(spacing_mm)
-    margin = np.abs(places).max(axis=0)
+    shells, margin = _shells_around(spacing_mm)
     low = np.minimum(from_.min(axis=0), to.min(axis=0)) - margin
     shape = np.maximum(from_.max(axis=0), to.max(axis=0)) + margin + 1 - low
     strides = np.array([shape[1] * shape[2], shape[2], 1])
     is_there = np.zeros(int(np.prod(shape)), dtype=np.bool_)
     is_there[_flat(to, low, strides)] = True
     distances = np.empty(len(from_))
-    left, at = np.arange(len(from_)), _flat(from_, low + margin, strides)
-    first = int(margin @ strides)
-    for jump, mm in zip((places @ strides).tolist(), millimeters.tolist(), strict=True):
-        hit = is_there[first + jump :].take(at)
+    left, at = np.arange(len(from_)), _flat(from_, low, strides)
+    for mm, places in shells:
+        hit = is_there.take(at + (places @ strides)[:, None]).any(axis=0)
         distances[left[hit]] = mm
         missed = np.flatnonzero(~hit)
         left, at = left.take(missed), at.take(missed)
@@ -211,16 +209,19 @@ def _flat(corners: NDArray[np.int64], low: NDArray[np.int64], strides: NDArray[n
 
 
 @lru_cache(maxsize=64)
-def _places_around(spacing_mm: Spacing) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Every step (S, 3) that is no longer than `_NEAR_STEPS` of the finest spacing, shortest first, and its length."""
+def _shells_around(spacing_mm: Spacing) -> tuple[list[tuple[float, NDArray[np.int64]]], NDArray[np.int64]]:
+    """All steps of one length, (S, 3), and that length, shortest first, up to `_NEAR_STEPS` of the finest spacing.
+
+    And how far they reach along each axis, (3,).
+    """
     spacing = np.array(spacing_mm)
     reach = _NEAR_STEPS * spacing.min()
     steps = np.stack(np.meshgrid(*(np.arange(-int(reach / s), int(reach / s) + 1) for s in spacing)), axis=-1)
     steps = steps.reshape(-1, 3)
     lengths = np.sqrt(((steps * spacing) ** 2).sum(axis=1))
-    steps, lengths = steps[lengths <= reach], lengths[lengths <= reach]
-    order = np.argsort(lengths, kind="stable")
-    return steps[order], lengths[order]
+    near = steps[lengths <= reach]
+    values, which = np.unique(lengths[lengths <= reach], return_inverse=True)
+    return [(float(mm), near[which == n]) for n, mm in enumerate(values)], np.abs(near).max(axis=0)
 
 
 def _sorted(distances: NDArray[np.float64], areas: NDArray[np.float64]) -> list[NDArray[np.float64]]:
