@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,10 +110,10 @@ def evaluate_case(
     table = tabulate(
         sides.prediction.array, sides.reference.array, sides.prediction.n_lesions, sides.reference.n_lesions
     )
-    matching = _ignoring(_match(sides, table, convention), sides, table, excluded, case_id)
+    scores = with_scores(sides.prediction, _checked(probability, sides.reference.geometry, case_id))
+    matching = _ignoring(_match(sides, table, convention, scores), sides, table, excluded, case_id)
     outlines = None if overlap_only else (outline(sides.prediction), outline(sides.reference))
     whole = Distances() if overlap_only else whole_distances(sides.prediction, sides.reference, tolerance_mm)
-    scores = with_scores(sides.prediction, _checked(probability, sides.reference.geometry, case_id))
     kept = _kept(table, sides.reference.geometry, convention)
     rows = lesion_rows(sides.prediction, sides.reference, table, matching, kept, scores, outlines, tolerance_mm)
     counts = _counts(matching, kept)
@@ -141,9 +142,21 @@ class _Sides:
         return grid.to_world(table.prediction_centroids), grid.to_world(table.reference_centroids)
 
 
-def _match(sides: _Sides, table: Contingency, convention: Convention) -> Matching:
-    rule = convention.matching
-    return assign(_candidates(sides, table, convention), table, rule)
+def _match(sides: _Sides, table: Contingency, convention: Convention, scores: Sequence[float | None]) -> Matching:
+    beyond = _beyond_the_best(scores, convention.most_predictions)
+    candidates = _candidates(sides, table, convention)
+    candidates = candidates.chosen(~beyond[candidates.prediction - 1])
+    matching = assign(candidates, table, convention.matching)
+    return replace(matching, spared=matching.spared | beyond)
+
+
+def _beyond_the_best(scores: Sequence[float | None], most: int | None) -> NDArray[np.bool_]:
+    """(P,) bool, predictions that do not score above the first one beyond the limit; none without scores."""
+    known = np.array([score for score in scores if score is not None])
+    if most is None or len(scores) <= most or known.size < len(scores):
+        return np.zeros(len(scores), dtype=np.bool_)
+    beyond: NDArray[np.bool_] = known <= np.sort(known)[::-1][most]
+    return beyond
 
 
 def _candidates(sides: _Sides, table: Contingency, convention: Convention) -> Candidates:
@@ -179,7 +192,7 @@ def _ignoring(
     near = center_candidates(sides.centers_mm(table)[0], centers, _radii_mm(others.reference_voxels, excluded.geometry))
     spared = matching.spared.copy()
     spared[near.prediction - 1] = True
-    return Matching(matching.pairs, matching.n_prediction, matching.n_reference, spared)
+    return replace(matching, spared=spared)
 
 
 def _checked(probability: NDArray[np.floating] | None, grid: Geometry, case_id: str) -> NDArray[np.floating] | None:

@@ -52,6 +52,9 @@ class Convention(BaseModel):
         Reference components that a dilation by this many voxels (18 neighbors) connects are one lesion.
     least_reference_mm3
         Reference lesions of this volume or less are left out of counts and means.
+    most_predictions
+        Only so many predictions of a case count, those of the highest scores; the others, and what ties with the first
+        of them, count neither way. None: all.
     published
         Which published figures `values` of a case holds beside medseg's own.
     edge_cases
@@ -71,6 +74,7 @@ class Convention(BaseModel):
     regions: Mapping[str, tuple[int, ...]] = Field(default_factory=dict)
     merge_dilation_voxels: int = 0
     least_reference_mm3: float | None = None
+    most_predictions: int | None = None
     published: Published | None = None
     edge_cases: EdgeCase
 
@@ -182,6 +186,7 @@ _CONVENTIONS = (
         title="LUNA16: a candidate's center within the lesion's radius; FROC and CPM",
         reference="Setio AAA et al. Med Image Anal 42:1 (2017), noduleCADEvaluationLUNA16.py",
         matching=MatchingRule(assignment="all", by="center", strict=True),
+        most_predictions=100,
         published="luna16",
         edge_cases=EdgeCase(
             both_empty="counts as a scan without lesions: no score of its own, but a denominator of false positives",

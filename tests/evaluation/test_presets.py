@@ -242,3 +242,13 @@ def test_a_class_that_the_preset_does_not_know_is_refused() -> None:
     convention = PRESETS["brats2023-gli"].model_copy(update={"classes": {1: "NCR"}, "regions": {"all": (1,)}})
     with pytest.raises(InvalidLabelMap, match=r"also holds \[3\]"):
         score(*sides, convention)
+
+
+def test_luna16_counts_the_hundred_best_candidates_of_a_scan() -> None:
+    """The script keeps those above the score of the 101st, here two ties."""
+    array = np.zeros((210, 3, 3), dtype=np.uint16)
+    array[::2, 1, 1] = np.arange(1, 106)
+    chances = tuple([0.9] * 99 + [0.5, 0.5, 0.4, 0.3, 0.2, 0.1])
+    scores = score(lesion_map(array, scores=chances), lesion_map(np.zeros_like(array)), "luna16")
+    assert (scores.n_prediction, scores.fp, scores.n_ignored) == (105, 99, 6)
+    assert score(lesion_map(array), lesion_map(np.zeros_like(array)), "luna16").fp == 105
