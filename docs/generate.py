@@ -82,10 +82,71 @@ def _below(name: str, command: object) -> list[tuple[str, str]]:
     return [(name, below) for below in sorted(getattr(command, "commands", {}))]
 
 
+def evaluation_page() -> str:
+    """docs/reference/evaluation.md: every preset, what it does in empty cases, and every figure of a case."""
+    from medseg.evaluation.scores import CaseScores, LesionScore
+    from medseg.metrics.presets import CORE_EDGE_CASES, PRESETS
+
+    parts = [
+        EVALUATION_HEAD,
+        "| preset | what | maps | components | assignment | by | good enough |",
+        "|---|" + "---|" * 6,
+    ]
+    for name, c in PRESETS.items():
+        rule = c.matching
+        limit = {"center": "within the radius", "dilated": f"touches, grown by {rule.dilation_voxels} voxels"}.get(
+            rule.by, f"{'>' if rule.strict else '>='} {rule.threshold:g}"
+        )
+        classes = "all classes together" if c.unite_classes else "of each class"
+        parts.append(
+            f"| `{name}` | {c.title}. {c.reference}. | {c.input} | {c.connectivity} neighbors, {classes} | "
+            f"{rule.assignment} | {rule.by} | {limit} |"
+        )
+    cases = ("both_empty", "empty_reference", "empty_prediction", "no_match")
+    parts += ["", "## Empty cases", "", f"| figures | {' | '.join(case.replace('_', ' ') for case in cases)} |"]
+    parts += ["|---|---|---|---|---|"]
+    rows = {"medseg's own, with every preset": CORE_EDGE_CASES, **{f"`{n}`": c.edge_cases for n, c in PRESETS.items()}}
+    rows.pop("`default`")
+    parts += [f"| {name} | {' | '.join(getattr(e, case) for case in cases)} |" for name, e in rows.items()]
+    for title, model in (("A case", CaseScores), ("A lesion", LesionScore)):
+        names = ", ".join(f"`{name}`" for name in model.model_fields)
+        parts += ["", f"## {title}", "", f"`{model.__name__}` in JSON: {names}.", "", _parameters_of(model)]
+    return "\n".join(parts) + "\n"
+
+
+def _parameters_of(model: type) -> str:
+    """The entries of a docstring's Parameters section as a list."""
+    import inspect
+
+    lines = inspect.cleandoc(model.__doc__ or "").partition("----------\n")[2].splitlines()
+    entries: list[str] = []
+    for line in lines:
+        if line and not line.startswith(" "):
+            names = ", ".join(f"`{name}`" for name in line.split(", "))
+            entries.append(f"* {names}:")
+        elif line:
+            entries[-1] += f" {line.strip()}"
+    return "\n".join(entries)
+
+
+EVALUATION_HEAD = """# Evaluation
+
+Written by `docs/generate.py` from `medseg/metrics/presets.py` and `medseg/evaluation/scores.py`. What the figures mean,
+and how to choose a preset, is in [how to evaluate](../how-to/evaluate.md).
+
+## Presets
+"""
+
+
 def main() -> int:
     """Write or check every page; the number of pages that were not up to date."""
     os.environ["COLUMNS"] = "100"
-    pages = {"columns.md": columns_page(), "commands.md": commands_page(), "lesions.schema.json": schema_file()}
+    pages = {
+        "columns.md": columns_page(),
+        "commands.md": commands_page(),
+        "evaluation.md": evaluation_page(),
+        "lesions.schema.json": schema_file(),
+    }
     stale = 0
     for name, text in pages.items():
         path = REFERENCE / name

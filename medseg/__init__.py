@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from medseg.core.table import LesionTable
     from medseg.core.volume import Volume
     from medseg.errors import MedsegError
+    from medseg.evaluation.case import evaluate_case
+    from medseg.evaluation.compare import compare_systems
+    from medseg.evaluation.evaluate import evaluate_cohort
     from medseg.inference.options import RunOptions
     from medseg.io.discover import find_scans
     from medseg.io.label_files import read_lesions, read_semantic
@@ -50,6 +53,9 @@ _HOME = {
     "Scan": "medseg.core.scan",
     "SemanticMap": "medseg.core.semantic",
     "Volume": "medseg.core.volume",
+    "compare_systems": "medseg.evaluation.compare",
+    "evaluate_case": "medseg.evaluation.case",
+    "evaluate_cohort": "medseg.evaluation.evaluate",
     "find_scans": "medseg.io.discover",
     "load_segmenter": "medseg.models.load",
     "load_volume": "medseg.io.scan",
@@ -79,6 +85,9 @@ __all__ = [
     "SemanticMap",
     "Volume",
     "__version__",
+    "compare_systems",
+    "evaluate_case",
+    "evaluate_cohort",
     "find_scans",
     "load_segmenter",
     "load_volume",

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from medseg import __version__
+from medseg.cli.compare import compare
 from medseg.cli.console import CleanErrors
 from medseg.cli.demo import demo
+from medseg.cli.evaluate import evaluate
 from medseg.cli.inspect import inspect
 from medseg.cli.measure import measure
 from medseg.cli.model import model_app
@@ -53,7 +55,7 @@ def root(
     """  # noqa: D301
 
 
-for _command in (demo, inspect, segment, separate, measure, phantom, train):
+for _command in (demo, inspect, segment, separate, measure, evaluate, compare, phantom, train):
     app.command()(_command)
 app.add_typer(model_app, name="model")
 
