@@ -34,7 +34,8 @@ def test_a_scan_of_nothing_gives_an_empty_table_with_its_header(tmp_path: Path, 
     run_well("segment", tmp_path / "nothing.nii.gz", "--model", "sarcoma_pet", "-o", tmp_path / "out", "-q")
     table = pd.read_csv(tmp_path / "out" / "lesions.csv")
     assert len(table) == 0
-    assert table.columns[:4].tolist() == ["case_id", "lesion_id", "class_name", "volume_ml"]
+    assert table.columns[:3].tolist() == ["case_id", "lesion_id", "class_name"]
+    assert {"volume_ml", "longest_diameter_mm", "suv_max"} <= set(table.columns)
     assert not np.asarray(nib.load(tmp_path / "out" / "semantic.nii.gz").dataobj).any()
 
 
