@@ -10,6 +10,7 @@ from medseg.core.plan import Plan
 from medseg.core.recipe import smallest_divisor
 from medseg.errors import InvalidPlan
 from medseg.networks.ensemble import MeanOfNetworks
+from medseg.networks.instance_heads import N_HEAD_CHANNELS, SegResNetWithHeads, UNetWithHeads
 from medseg.networks.segresnet import segresnet, segresnet_arguments
 from medseg.networks.unet import unet, unet_arguments
 
@@ -31,8 +32,14 @@ def build_network(plan: Plan) -> nn.Module:
 
 def build_member(plan: Plan) -> nn.Module:
     """One network of those that a plan's model is the mean of."""
-    build = segresnet if plan.network.kind == "segresnet" else unet
-    return build(plan.network, n_inputs=len(plan.channels), n_outputs=plan.labels.highest + 1)
+    n_inputs, n_classes = len(plan.channels), plan.labels.highest + 1
+    if plan.network.kind == "segresnet":
+        if plan.network.instance_heads:
+            return SegResNetWithHeads(**segresnet_arguments(plan.network, n_inputs, n_classes))
+        return segresnet(plan.network, n_inputs, n_classes)
+    if plan.network.instance_heads:
+        return UNetWithHeads(**unet_arguments(plan.network, n_inputs, n_classes + N_HEAD_CHANNELS))
+    return unet(plan.network, n_inputs, n_classes)
 
 
 def monai_network(plan: Plan) -> dict[str, Any]:

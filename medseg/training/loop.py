@@ -26,7 +26,7 @@ from medseg.networks.build import build_member
 from medseg.networks.ensemble import joined_weights
 from medseg.training.checkpoints import RunState, read_checkpoint, write_checkpoint
 from medseg.training.datasets import Batch, batches
-from medseg.training.losses import segmentation_loss
+from medseg.training.losses import loss_of
 from medseg.training.phantom_cases import phantom_cases
 from medseg.transforms.augment import TrainingCase
 
@@ -116,7 +116,7 @@ def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict
         logger.info("%s: goes on after step %d", folder.name, state.step)
     monitor.advance(state.step)
     precision = _training_precision(run.device)
-    loss_function = segmentation_loss()
+    loss_function = loss_of(plan)
     with (folder / "train.log").open("a" if resume else "w", encoding="utf-8") as log:
         window = _LossWindow()
         source = batches(run.cases, run.phantoms, plan, state.step)
@@ -156,10 +156,10 @@ def _step(
         group["lr"] = learning_rate(state.step, plan)
     state.optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    for image, label in batch:  # one by one, as they differ in size; the gradients add up
+    for image, label, share in _stacked(batch):  # by size, as samples differ in it; the gradients add up
         with autocast(device, precision):
             logits = state.network(place_input(image, device))
-        loss: torch.Tensor = loss_function(logits, label.to(device, non_blocking=True)) / len(batch)
+        loss: torch.Tensor = loss_function(logits, label.to(device, non_blocking=True)) * share
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.item())
     nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
@@ -167,6 +167,17 @@ def _step(
     state.step += 1
     _update_average(state, plan.ema_decay)
     return total
+
+
+def _stacked(batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
+    """Samples of one size as one: image, label, share of the batch. One after the other torch takes slower kernels."""
+    by_size: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for image, label in batch:
+        by_size.setdefault(image.shape, []).append((image, label))
+    return [
+        (torch.cat([image for image, _ in same]), torch.cat([label for _, label in same]), len(same) / len(batch))
+        for same in by_size.values()
+    ]
 
 
 @torch.no_grad()
