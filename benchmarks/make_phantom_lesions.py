@@ -65,9 +65,14 @@ def plan(steps: int) -> Plan:
         ),
         labels=BINARY_LESION,
         spacing_mm=(1.0, 1.0, 1.0),
-        network=NetworkPlan(instance_heads=True),
-        inference=InferencePlan(patch_size=(64, 64, 64)),
-        training=TrainingPlan(steps=steps, crop_share=0.2, checkpoint_every=100),
+        network=NetworkPlan(
+            filters=(8, 16, 32, 64, 128),
+            strides=(1, 2, 2, 2),  # full resolution first: seams are a voxel or two wide
+            norm="batch",  # the same answer whatever else is in the window
+            instance_heads=True,
+        ),
+        inference=InferencePlan(patch_size=(48, 48, 48)),
+        training=TrainingPlan(steps=steps, batch_size=4, foreground_share=0.8, checkpoint_every=50),
     )
 
 
@@ -90,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=1300)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--masks", type=Path)
     chosen = parser.parse_args()
     folder: Path = chosen.folder

@@ -25,7 +25,9 @@ class Lesion:
         Its class, or the region that its classes make up.
     score
         0..1, how sure the method is, or None.
-    split_from
+    separation_method
+        How it came apart from others: "components", "watershed" or "offsets"; None for a map from elsewhere.
+    split_from_component
         Lesions with the same number were one connected component; None if the lesion is a whole component.
     vote_spread_mm
         Root mean square distance in mm of its voxels' votes for its center from their mean; None without votes.
@@ -33,7 +35,8 @@ class Lesion:
 
     class_name: str
     score: float | None = None
-    split_from: int | None = None
+    separation_method: str | None = None
+    split_from_component: int | None = None
     vote_spread_mm: float | None = None
 
 

@@ -135,8 +135,7 @@ class TrainingPlan(_Part):
     """How the network was or will be trained.
 
     Of the samples, `phantom_share` are phantoms; of the others, `crop_share` are cut to a random part of their scan.
-    Windows of scans larger than the patch are centered on a lesion with the chance `foreground_share`. `trains` "heads"
-    leaves a network that was trained before as it is, and trains only the instance heads that are its own branch.
+    Windows of scans larger than the patch are centered on a lesion with the chance `foreground_share`.
     """
 
     steps: PositiveInt = 800
@@ -149,7 +148,6 @@ class TrainingPlan(_Part):
     crop_share: Share = 0.0
     phantom_share: Share = 0.0
     checkpoint_every: PositiveInt = 200
-    trains: Literal["all", "heads"] = "all"
     seed: int = 0
 
 
@@ -170,6 +168,8 @@ class Plan(_Part):
         (3,) millimeters of the network's grid, or None for the scan's own.
     network, inference, separation, training
         See the parts.
+    heads_training
+        How instance heads are trained that a network is given afterwards; the rest of it stays as it is.
     """
 
     schema_version: Literal[1] = 1
@@ -182,6 +182,7 @@ class Plan(_Part):
     inference: InferencePlan
     separation: SeparationPlan = SeparationPlan()
     training: TrainingPlan = TrainingPlan()
+    heads_training: TrainingPlan | None = None
 
     @field_validator("orientation")
     @classmethod

@@ -20,8 +20,9 @@ from scipy import ndimage
 from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
 from medseg.core.plan import SeparationPlan
+from medseg.lesions.component_masks import bodies_of
 from medseg.lesions.evidence import EvidenceSampler
-from medseg.lesions.foreground import find_foreground, lesion_boxes
+from medseg.lesions.foreground import Foreground
 from medseg.lesions.orientation import CanonicalView
 from medseg.lesions.pieces import Pieces
 
@@ -34,7 +35,7 @@ Points = NDArray[np.float64]
 
 
 def split_by_offsets(
-    components: NDArray[np.uint32],
+    components: Foreground,
     n_components: int,
     geometry: Geometry,
     evidence: InstanceEvidence,
@@ -52,7 +53,7 @@ def split_by_offsets(
     Parameters
     ----------
     components
-        (I, J, K) uint32, components 1..n, 0 for background.
+        All foreground voxels with the numbers of their components.
     n_components
         n.
     geometry
@@ -66,23 +67,23 @@ def split_by_offsets(
     -------
     Pieces; the first piece of a component keeps its number.
     """
-    labels = components.copy(order="K")
+    numbers = components.numbers.astype(np.intp)
     sampler = EvidenceSampler(evidence, geometry)
     view = CanonicalView.of(geometry)
     found = _Found()
-    for number, box in enumerate(lesion_boxes(find_foreground(components), n_components), start=1):
-        mask = components[box] == number
-        turned = view.turn(mask)
+    for body in bodies_of(components, n_components):
+        mask = body.mask()
         local = _canonical_voxels(mask, view)
-        heat, offsets = sampler.at(local.own + [part.start for part in box])
-        body = _Body(turned, local.canonical, np.array(view.spacing), heat, offsets, plan)
-        owner, peak_heat = body.owners()
-        spreads = [body.spread(owner == n) for n in range(len(peak_heat))]
-        own_numbers = found.add(number, n_components, peak_heat, spreads)
+        heat, offsets = sampler.at(local.own + [part.start for part in body.box])
+        votes = _Votes(view.turn(mask), local.canonical, np.array(view.spacing), heat, offsets, plan)
+        owner, peak_heat = votes.owners()
+        spreads = [votes.spread(owner == n) for n in range(len(peak_heat))]
+        own_numbers = found.add(body.number, n_components, peak_heat, spreads)
         if len(peak_heat) > 1:
-            crop = view.turn(labels[box])
-            crop[tuple(local.canonical.T)] = np.array(own_numbers, dtype=np.uint32)[owner]
-    return found.pieces(labels, n_components)
+            own = np.zeros(mask.shape, dtype=np.intp)
+            own[tuple(local.own.T)] = np.array(own_numbers)[owner]
+            numbers[body.places] = own[tuple(body.voxels.T)]
+    return found.pieces(numbers)
 
 
 @dataclass
@@ -100,12 +101,11 @@ class _Found:
         self.further.extend(rows[1:])
         return [component, *range(start + 1, start + len(rows))]
 
-    def pieces(self, labels: NDArray[np.uint32], n_components: int) -> Pieces:
+    def pieces(self, numbers: NDArray[np.intp]) -> Pieces:
+        """All of them."""
         rows = [*self.first, *self.further]
-        if len(self.first) != n_components:
-            raise AssertionError("every component has a first piece")
         parents = np.array([row[0] for row in rows], dtype=np.intp)
-        return Pieces(labels, parents, np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+        return Pieces(numbers, parents, np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def _canonical_voxels(mask: NDArray[np.bool_], view: CanonicalView) -> _Voxels:
     return _Voxels(own, canonical)
 
 
-class _Body:
+class _Votes:
     """One component: its voxels, what is known of each, and how they are shared out."""
 
     def __init__(

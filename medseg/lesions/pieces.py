@@ -16,8 +16,8 @@ class Pieces:
 
     Parameters
     ----------
-    labels
-        (I, J, K) uint32, pieces 1..n, 0 for background.
+    numbers
+        (N,) piece (1..n) of each foreground voxel.
     components
         (n,) number of the component that each piece lies in.
     heat
@@ -26,7 +26,7 @@ class Pieces:
         (n,) root mean square distance of the votes of each piece from their mean, or None without votes.
     """
 
-    labels: NDArray[np.uint32]
+    numbers: NDArray[np.intp]
     components: NDArray[np.intp]
     heat: NDArray[np.float64] | None = None
     spreads_mm: NDArray[np.float64] | None = None

@@ -19,7 +19,7 @@ from medseg.core.semantic import SemanticMap
 from medseg.errors import UsageError
 from medseg.lesions.components import label_components
 from medseg.lesions.foreground import Foreground, find_foreground, lesion_means, lesion_voxel_counts
-from medseg.lesions.numbering import number_lesions
+from medseg.lesions.numbering import number_foreground
 from medseg.lesions.offsets import split_by_offsets
 from medseg.lesions.pieces import Pieces
 from medseg.lesions.watershed import split_components
@@ -74,16 +74,19 @@ def separate_lesions(
     geometry = semantic.geometry
     kinds = _Kinds.of(semantic.scheme, plan.merge_regions)
     method = _method(plan, evidence, semantic)
-    components, n_components = label_components(kinds.unite(semantic.array), plan.connectivity)
+    components, n_components = _component_voxels(kinds.unite(semantic.array), plan)
     pieces = _pieces(method, components, n_components, semantic, plan, evidence)
     smallest = _smallest_voxel_count(plan.minimum_volume_ml, geometry)
-    n_removed, n_voxels_removed = _remove_small(pieces.labels, len(pieces.components), smallest)
-    array, old_numbers = number_lesions(pieces.labels, geometry)
+    found = Foreground(pieces.numbers, components.indices)
+    kept, n_removed, n_voxels_removed = _without_small(found, len(pieces.components), smallest)
+    numbered, old_numbers = number_foreground(kept, geometry)
+    array = np.zeros(geometry.shape, dtype=numbered.numbers.dtype)
+    array[numbered.indices] = numbered.numbers
     _log.info("%d lesion(s) by %s, %d below the minimum volume", old_numbers.size, method, n_removed)
     return LesionMap(
         array=array,
         geometry=geometry,
-        lesions=_describe(find_foreground(array), semantic, kinds, pieces, old_numbers.astype(np.intp)),
+        lesions=_describe(numbered, semantic, kinds, pieces, old_numbers, method),
         method=method,
         n_removed=n_removed,
         removed_volume_ml=n_voxels_removed * geometry.voxel_volume_mm3 / 1000.0,
@@ -131,7 +134,7 @@ def _method(plan: SeparationPlan, evidence: InstanceEvidence | None, semantic: S
 
 def _pieces(
     method: _Method,
-    components: NDArray[np.uint32],
+    components: Foreground,
     n_components: int,
     semantic: SemanticMap,
     plan: SeparationPlan,
@@ -142,7 +145,14 @@ def _pieces(
         return split_by_offsets(components, n_components, geometry, evidence, plan)
     if method == "watershed":
         return split_components(components, n_components, geometry, plan, semantic.probability)
-    return Pieces(components, np.arange(1, n_components + 1))
+    return Pieces(components.numbers.astype(np.intp), np.arange(1, n_components + 1))
+
+
+def _component_voxels(kinds: NDArray[np.unsignedinteger], plan: SeparationPlan) -> tuple[Foreground, int]:
+    """All foreground voxels with their components; the array of labels, four bytes a voxel, is gone afterwards."""
+    foreground = find_foreground(kinds)
+    labels, n_components = label_components(kinds, plan.connectivity)
+    return Foreground(labels[foreground.indices], foreground.indices), n_components
 
 
 def _smallest_voxel_count(minimum_volume_ml: float, geometry: Geometry) -> int:
@@ -150,21 +160,25 @@ def _smallest_voxel_count(minimum_volume_ml: float, geometry: Geometry) -> int:
     return math.ceil(minimum_volume_ml * 1000.0 / geometry.voxel_volume_mm3 * (1.0 - _VOLUME_TOLERANCE))
 
 
-def _remove_small(labels: NDArray[np.uint32], n_lesions: int, smallest: int) -> tuple[int, int]:
-    """Set lesions of fewer voxels to background, in place; how many lesions and voxels went."""
+def _without_small(foreground: Foreground, n_lesions: int, smallest: int) -> tuple[Foreground, int, int]:
+    """The voxels of lesions that are large enough; how many lesions and voxels went."""
     if smallest <= 1:
-        return 0, 0
-    foreground = find_foreground(labels)
+        return foreground, 0, 0
     counts = lesion_voxel_counts(foreground, n_lesions)
     is_small = counts < smallest
-    goes = is_small[foreground.numbers - 1]
+    stays = ~is_small[foreground.numbers - 1]
     i, j, k = foreground.indices
-    labels[i[goes], j[goes], k[goes]] = 0
-    return int(np.count_nonzero(is_small)), int(counts[is_small].sum())
+    kept = Foreground(foreground.numbers[stays], (i[stays], j[stays], k[stays]))
+    return kept, int(np.count_nonzero(is_small)), int(counts[is_small].sum())
 
 
 def _describe(
-    foreground: Foreground, semantic: SemanticMap, kinds: _Kinds, pieces: Pieces, old_numbers: NDArray[np.intp]
+    foreground: Foreground,
+    semantic: SemanticMap,
+    kinds: _Kinds,
+    pieces: Pieces,
+    old_numbers: NDArray[np.intp],
+    method: str,
 ) -> tuple[Lesion, ...]:
     """Class, score and origin of each lesion."""
     n_lesions = old_numbers.size
@@ -178,7 +192,7 @@ def _describe(
         scores = heat if semantic.probability is None else scores * heat
     spreads = [None] * n_lesions if pieces.spreads_mm is None else pieces.spreads_mm[old_numbers - 1].tolist()
     return tuple(
-        Lesion(kinds.names[number], None if math.isnan(score) else score, origin, spread)
+        Lesion(kinds.names[number], None if math.isnan(score) else score, method, origin, spread)
         for number, score, origin, spread in zip(
             class_numbers.tolist(), scores.tolist(), _origins(pieces.components[old_numbers - 1]), spreads, strict=True
         )

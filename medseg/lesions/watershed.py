@@ -17,7 +17,8 @@ from skimage.segmentation import watershed
 
 from medseg.core.geometry import Geometry
 from medseg.core.plan import SeparationPlan
-from medseg.lesions.foreground import Box, find_foreground, lesion_boxes
+from medseg.lesions.component_masks import bodies_of
+from medseg.lesions.foreground import Foreground
 from medseg.lesions.orientation import CanonicalView
 from medseg.lesions.pieces import Pieces
 
@@ -29,7 +30,7 @@ _SMOOTHING_PER_SPACING = 0.5  # standard deviation over the smallest spacing: be
 
 
 def split_components(
-    components: NDArray[np.uint32],
+    components: Foreground,
     n_components: int,
     geometry: Geometry,
     plan: SeparationPlan,
@@ -45,7 +46,7 @@ def split_components(
     Parameters
     ----------
     components
-        (I, J, K) uint32, components 1..n, 0 for background; the outside of the grid counts as background.
+        All foreground voxels with the numbers of their components; the outside of the grid counts as background.
     n_components
         n.
     geometry
@@ -65,26 +66,23 @@ def split_components(
     Morphology in Image Processing (1993). Soille P. Morphological Image Analysis, 2nd ed. (2003), section 6.3.4
     (h-maxima).
     """
-    labels = components.copy(order="K")
+    numbers = components.numbers.astype(np.intp)
     parents = list(range(1, n_components + 1))
     view = CanonicalView.of(geometry)
-    for number, box in enumerate(lesion_boxes(find_foreground(components), n_components), start=1):
-        if _is_too_small(box):
+    for body in bodies_of(components, n_components):
+        if body.is_tiny:
             continue
-        valleys = None if probability is None or plan.valley_share == 0 else view.turn(probability[box])
-        pieces = _split(view.turn(components[box] == number), view.spacing, plan, valleys)
+        mask = body.mask()
+        valleys = None if probability is None or plan.valley_share == 0 else view.turn(probability[body.box])
+        pieces = _split(view.turn(mask), view.spacing, plan, valleys)
         if pieces is None:
             continue
-        crop = view.turn(labels[box])
-        is_further = pieces > 1
-        crop[is_further] = pieces[is_further] + np.uint32(len(parents) - 1)
-        parents.extend([number] * (int(pieces.max()) - 1))
-    return Pieces(labels, np.array(parents, dtype=np.intp))
-
-
-def _is_too_small(box: Box) -> bool:
-    """True if all voxels in the box are neighbors of each other, so that two maxima cannot be apart."""
-    return all(extent.stop - extent.start <= 2 for extent in box)
+        own = np.zeros(mask.shape, dtype=np.intp)
+        view.turn(own)[...] = pieces
+        own = own[tuple(body.voxels.T)]
+        numbers[body.places] = np.where(own > 1, own + len(parents) - 1, body.number)
+        parents.extend([body.number] * (int(own.max()) - 1))
+    return Pieces(numbers, np.array(parents, dtype=np.intp))
 
 
 def _split(

@@ -14,7 +14,7 @@ from medseg.networks.instance_heads import N_HEAD_CHANNELS, SegResNetWithHeads, 
 from medseg.networks.segresnet import segresnet, segresnet_arguments
 from medseg.networks.unet import unet, unet_arguments
 
-__all__ = ["build_member", "build_network", "monai_network"]
+__all__ = ["build_member", "build_network", "described_network", "monai_network"]
 
 
 def build_network(plan: Plan) -> nn.Module:
@@ -43,11 +43,22 @@ def build_member(plan: Plan) -> nn.Module:
 
 
 def monai_network(plan: Plan) -> dict[str, Any]:
-    """One member in MONAI's bundle language: its class as `_target_`, and its arguments."""
-    sizes = {"n_inputs": len(plan.channels), "n_outputs": plan.labels.highest + 1}
+    """One member in MONAI's bundle language: its class as `_target_`, and its arguments.
+
+    Instance heads that are a branch of their own are not in it; those of a U-Net are its last four channels.
+    """
+    n_inputs, n_outputs = len(plan.channels), plan.labels.highest + 1
     if plan.network.kind == "segresnet":
-        return {"_target_": "SegResNet", **segresnet_arguments(plan.network, **sizes)}
-    return {"_target_": "UNet", **unet_arguments(plan.network, **sizes)}
+        return {"_target_": "SegResNet", **segresnet_arguments(plan.network, n_inputs, n_outputs)}
+    n_outputs += N_HEAD_CHANNELS if plan.network.instance_heads else 0
+    return {"_target_": "UNet", **unet_arguments(plan.network, n_inputs, n_outputs)}
+
+
+def described_network(plan: Plan) -> tuple[str, str, dict[str, Any]]:
+    """One member as family, name and arguments, see `medseg.networks.description`."""
+    arguments = monai_network(plan)
+    name = str(arguments.pop("_target_"))
+    return ("medseg", f"{name}WithHeads", arguments) if plan.network.instance_heads else ("monai", name, arguments)
 
 
 def _check(plan: Plan) -> None:

@@ -22,6 +22,7 @@ from torch import nn
 __all__ = [
     "CENTER",
     "HEAD_PREFIX",
+    "JoinedHeads",
     "N_HEAD_CHANNELS",
     "OFFSET",
     "SegResNetWithHeads",
@@ -75,6 +76,21 @@ class SplitHeads(nn.Module):
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Heads by name for an image (B, C, I, J, K)."""
         return as_named_heads(self.network(image), self.n_classes)
+
+
+class JoinedHeads(nn.Module):
+    """A network with heads whose output is one tensor: logits, center, offset in millimeters."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, N + 4, I, J, K) for an image (B, C, I, J, K)."""
+        output = self.network(image)
+        if isinstance(output, torch.Tensor):
+            return output
+        return torch.cat([output[SEMANTIC], output[CENTER], output[OFFSET]], dim=1)
 
 
 class UNetWithHeads(UNet):

@@ -19,11 +19,9 @@ _NEAR_CENTER_WEIGHT = 10.0
 _OFFSET_UNIT_MM = 10.0
 
 
-def loss_of(plan: Plan) -> nn.Module:
-    """What a network of this plan is trained to make small."""
-    if not plan.network.instance_heads:
-        return segmentation_loss()
-    return HeadsLoss(only_heads=plan.training.trains == "heads")
+def loss_of(plan: Plan, *, only_heads: bool = False) -> nn.Module:
+    """What a network of this plan, or only its instance heads, are trained to make small."""
+    return HeadsLoss(only_heads=only_heads) if plan.network.instance_heads else segmentation_loss()
 
 
 def segmentation_loss() -> nn.Module:

@@ -148,7 +148,6 @@ def _leaves(value, path: tuple = ()):
 
 OTHER_WORD = {
     "suv": "stored", "sqrt": "none", "instance": "batch", "gaussian": "constant", "auto": "components", "RAS": "LPS",
-    "all": "heads",
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_exact_evidence_gives_back_the_instances(spacing: tuple[float, float, fl
     found = separate_lesions(semantic_of(lesions, geometry, exact_evidence(lesions, geometry)), OFFSETS)
     assert np.array_equal(found.array, lesions)
     assert found.method == "offsets"
-    assert all(lesion.split_from is not None for lesion in found.lesions)
+    assert all(lesion.split_from_component is not None for lesion in found.lesions)
     assert all(lesion.vote_spread_mm == pytest.approx(0.0, abs=1e-6) for lesion in found.lesions)
     assert all(lesion.score == pytest.approx(1.0, abs=0.02) for lesion in found.lesions)
 
@@ -72,7 +72,7 @@ def test_no_peak_leaves_the_component_whole_and_no_voxel_is_lost() -> None:
     components = separate_lesions(semantic_of(lesions, geometry, None), SeparationPlan(method="components"))
     found = separate_lesions(semantic_of(lesions, geometry, silent), OFFSETS)
     assert np.array_equal(found.array, components.array)
-    assert all(lesion.split_from is None for lesion in found.lesions)
+    assert all(lesion.split_from_component is None for lesion in found.lesions)
     for seed in range(5):
         random = np.random.default_rng(seed)
         noise = InstanceEvidence(random.random(lesions.shape), random.normal(0, 9, (3, *lesions.shape)), geometry)
