@@ -68,7 +68,6 @@ def plan(steps: int) -> Plan:
         network=NetworkPlan(
             filters=(8, 16, 32, 64, 128),
             strides=(1, 2, 2, 2),  # full resolution first: seams are a voxel or two wide
-            norm="batch",  # the same answer whatever else is in the window
             instance_heads=True,
         ),
         inference=InferencePlan(patch_size=(48, 48, 48)),
@@ -95,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--masks", type=Path)
     chosen = parser.parse_args()
     folder: Path = chosen.folder

@@ -20,13 +20,13 @@ from medseg.core.plan import Plan
 from medseg.errors import InvalidBundle
 
 __all__ = [
+    "Bundle",
     "HEADS_PATH",
     "LESIONS_PATH",
     "METADATA_PATH",
     "MODEL_CARD_PATH",
     "PLAN_PATH",
     "WEIGHTS_PATH",
-    "Bundle",
     "read_bundle",
 ]
 

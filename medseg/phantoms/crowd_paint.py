@@ -109,7 +109,8 @@ def _texture(fine: Geometry, rng: np.random.Generator) -> NDArray[np.float32]:
     for wave, phase in zip(texture.waves, texture.phases, strict=True):
         i, j, k = (np.exp(1j * w * s * np.arange(n)) for w, s, n in zip(wave, fine.spacing, fine.shape, strict=True))
         total += np.exp(1j * phase) * i[:, None, None] * j[:, None] * k
-    return (total.real * np.sqrt(2 / len(texture.phases))).astype(np.float32)
+    values: NDArray[np.float32] = (total.real * np.sqrt(2 / len(texture.phases))).astype(np.float32)
+    return values
 
 
 def _noise(

@@ -10,7 +10,7 @@ import torch
 
 from medseg.core.monitor import Monitor, Progress
 from medseg.core.plan import Plan
-from medseg.errors import OutputExists, UsageError
+from medseg.errors import OutputExists, TrainingError, UsageError
 from medseg.inference.device import resolve_device
 from medseg.io.json_files import write_json
 from medseg.io.manifest import DataManifest, read_manifest
@@ -156,6 +156,12 @@ def _chosen_plan(
 def _with_heads(given: Bundle, plan: Plan | None) -> Plan:
     """The bundle's plan with instance heads, trained as it was itself unless another plan says how."""
     own = given.plan
+    if own.network.kind != "segresnet" or own.network.instance_heads:
+        raise TrainingError(
+            f"{given.folder}: heads alone are trained for a network of kind segresnet without any, which gets them as "
+            f"a branch of its own; this is a {own.network.kind}{' with heads' * own.network.instance_heads}. Train it "
+            "anew with network.instance_heads in its plan"
+        )
     heads_training = plan.heads_training if plan is not None and plan.heads_training is not None else own.training
     network = own.network.model_copy(update={"instance_heads": True})
     return own.model_copy(update={"network": network, "heads_training": heads_training})

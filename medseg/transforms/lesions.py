@@ -85,8 +85,7 @@ class SeparateLesionsd(MapTransform):
         super().__init__(keys)
         self.lesions_keys = ensure_tuple_rep(lesions_keys, len(self.keys))
         self.scheme = LabelScheme(classes={int(number): name for number, name in (classes or {1: "lesion"}).items()})
-        is_plan = isinstance(separation, SeparationPlan)
-        self.separation = separation if is_plan else SeparationPlan.model_validate(separation or {})
+        self.separation = SeparationPlan.model_validate(separation or {})
         self.offset_axcodes = offset_axcodes
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
