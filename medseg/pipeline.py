@@ -81,7 +81,7 @@ def segment_case(
     >>> import medseg
     >>> segmenter = medseg.load_segmenter("sarcoma_pet")  # doctest: +SKIP
     >>> medseg.segment_case(medseg.read_scan("scan.nii.gz"), segmenter).table  # doctest: +SKIP
-    LesionTable(1 lesion(s), 162 columns)
+    LesionTable(1 lesion(s), 165 columns)
     """
     monitor = Monitor(progress)
     recipe = segmenter.recipe

@@ -59,7 +59,7 @@ MaxMemory = Annotated[
     ),
 ]
 Method = Annotated[
-    Literal["auto", "components", "watershed"] | None,
+    Literal["auto", "components", "watershed", "offsets"] | None,
     typer.Option("--method", help="How touching lesions come apart [default: the plan's, or auto]."),
 ]
 MinimumVolume = Annotated[

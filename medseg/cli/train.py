@@ -36,6 +36,15 @@ _Folds = Annotated[
     list[int] | None,
     typer.Option("--fold", metavar="K", help="Only this fold, and no bundle; may be repeated.", show_default=False),
 ]
+_HeadsFor = Annotated[
+    str | None,
+    typer.Option(
+        "--heads-for",
+        metavar="BUNDLE",
+        help="Give this bundle's network instance heads; all else of it stays as it is.",
+        show_default=False,
+    ),
+]
 _Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps [default: the plan's].")]
 _Seed = Annotated[int | None, typer.Option("--seed", help="Seed [default: the plan's].")]
 
@@ -52,6 +61,7 @@ def train(
     folds: _Folds = None,
     steps: _Steps = None,
     seed: _Seed = None,
+    heads_for: _HeadsFor = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -80,6 +90,7 @@ def train(
             folds=tuple(folds) if folds else None,
             steps=steps,
             seed=seed,
+            heads_for=heads_for,
             overwrite=overwrite,
             progress=progress,
         )

@@ -22,6 +22,27 @@ IDENTITY = (
 LESION_FIELDS = (
     Column("class_name", "text", "", "Class of the lesion in the semantic map.", "DCM 121071", is_key=True),
     Column("score", "number", "", "How sure the method is that this is a lesion, 0..1.", null="the method gives none"),
+    Column(
+        "separation_method",
+        "text",
+        "",
+        "How lesions came apart: components, watershed or offsets.",
+        null="the lesion map was given",
+    ),
+    Column(
+        "split_from_component",
+        "integer",
+        "",
+        "Lesions with the same number were one connected component.",
+        null="the lesion is a whole component, or the lesion map was given",
+    ),
+    Column(
+        "vote_spread_mm",
+        "number",
+        "mm",
+        "Root mean square distance of the votes of the lesion's voxels for its center from their mean.",
+        null="the method has no votes",
+    ),
 )
 
 _NO_ORGANS = "no organ map"

@@ -17,10 +17,27 @@ _BLOCK_VOXELS = 2**21
 
 @dataclass(frozen=True)
 class Lesion:
-    """What is known of one lesion beside its voxels: its class, and how sure the method is (0..1, or None)."""
+    """What is known of one lesion beside its voxels.
+
+    Parameters
+    ----------
+    class_name
+        Its class, or the region that its classes make up.
+    score
+        0..1, how sure the method is, or None.
+    separation_method
+        How it came apart from others: "components", "watershed" or "offsets"; None for a map from elsewhere.
+    split_from_component
+        Lesions with the same number were one connected component; None if the lesion is a whole component.
+    vote_spread_mm
+        Root mean square distance in mm of its voxels' votes for its center from their mean; None without votes.
+    """
 
     class_name: str
     score: float | None = None
+    separation_method: str | None = None
+    split_from_component: int | None = None
+    vote_spread_mm: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +57,7 @@ class LesionMap:
     lesions
         n entries; entry n - 1 describes lesion n.
     method
-        How the lesions came apart: "components", "watershed", or "read" for a map from disk.
+        How the lesions came apart: "components", "watershed", "offsets", or "read" for a map from disk.
     n_removed, removed_volume_ml
         What the minimum volume took away: number of components and milliliters.
     renumbered

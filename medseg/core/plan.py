@@ -76,7 +76,8 @@ class NetworkPlan(_Part):
 
     `kind` "unet" halves the grid before its first level's features, "segresnet" keeps full resolution there.
     `residual_units` is one number for all levels; "segresnet" also takes one a level of the contracting path. With
-    several `members`, as many networks are trained from different seeds and their logits averaged.
+    several `members`, as many networks are trained from different seeds and their logits averaged. With
+    `instance_heads` the network also says where lesions have their centers and how far each voxel is from its own.
     """
 
     kind: Literal["unet", "segresnet"] = "unet"
@@ -86,6 +87,7 @@ class NetworkPlan(_Part):
     norm: Literal["instance", "batch"] = "instance"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     members: PositiveInt = 1
+    instance_heads: bool = False
 
 
 class InferencePlan(_Part):
@@ -106,16 +108,27 @@ class InferencePlan(_Part):
 class SeparationPlan(_Part):
     """How a semantic map becomes lesions.
 
-    `method` "auto" is the mm-distance watershed where nothing better is known of the model, else what is named.
+    `method` "auto" is "offsets" where the network has instance heads, else the mm-distance watershed. Lesions never
+    reach over two classes, but those that a region in `merge_regions` unites count as one.
     The h-maxima depth of the watershed is the larger of `h_min_mm` and `h_fraction` times the largest inscribed
-    radius of the component.
+    radius of the component. With `valley_share` s the watershed's distance is
+    multiplied by 1 - s + s times the foreground probability, so that a valley of low probability parts lesions too.
+    For "offsets": the least `peak_heat` of a center, the least distance `peak_distance_mm` of two, the distance of mean
+    votes as a share `merge_fraction` of the smaller lesion's radius below which two are one, and the fewest voxels
+    `least_votes` of a lesion.
     """
 
-    method: Literal["auto", "components", "watershed"] = "auto"
+    method: Literal["auto", "components", "watershed", "offsets"] = "auto"
     connectivity: Literal[6, 18, 26] = 26
     minimum_volume_ml: NotNegative = 0.0
     h_min_mm: NotNegative = 0.5
     h_fraction: NotNegative = 0.10
+    valley_share: Share = 0.0
+    merge_regions: tuple[str, ...] = ()
+    peak_heat: Positive = 0.2
+    peak_distance_mm: NotNegative = 2.0
+    merge_fraction: NotNegative = 0.5
+    least_votes: PositiveInt = 2
 
 
 class TrainingPlan(_Part):
@@ -155,6 +168,8 @@ class Plan(_Part):
         (3,) millimeters of the network's grid, or None for the scan's own.
     network, inference, separation, training
         See the parts.
+    heads_training
+        How instance heads are trained that a network is given afterwards; the rest of it stays as it is.
     """
 
     schema_version: Literal[1] = 1
@@ -167,6 +182,7 @@ class Plan(_Part):
     inference: InferencePlan
     separation: SeparationPlan = SeparationPlan()
     training: TrainingPlan = TrainingPlan()
+    heads_training: TrainingPlan | None = None
 
     @field_validator("orientation")
     @classmethod

@@ -113,6 +113,8 @@ class OutputPlan(_Part):
         6, 18 or 26.
     least_peak
         What is marked counts only where the first channel of the scan reaches this, in its own unit; None for all.
+    has_instance_heads
+        Whether the network also says where lesions have their centers.
     """
 
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
@@ -128,6 +130,7 @@ class OutputPlan(_Part):
     keep_largest: tuple[int, ...] = ()
     keep_largest_connectivity: Literal[6, 18, 26] = 26
     least_peak: float | None = None
+    has_instance_heads: bool = False
 
     @model_validator(mode="after")
     def _order_names_each_channel_once(self) -> Self:
@@ -197,7 +200,11 @@ def recipe_of(plan: Plan) -> Recipe:
             per_batch=inference.windows_per_batch,
             mirror_axes=inference.mirror_axes,
         ),
-        output=OutputPlan(paint=tuple(range(plan.labels.highest + 1)), least_peak=inference.least_peak),
+        output=OutputPlan(
+            paint=tuple(range(plan.labels.highest + 1)),
+            least_peak=inference.least_peak,
+            has_instance_heads=plan.network.instance_heads,
+        ),
         separation=plan.separation,
     )
 

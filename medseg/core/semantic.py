@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelScheme
 from medseg.errors import GridMismatch, InvalidLabelMap
@@ -28,6 +29,8 @@ class SemanticMap:
         What the numbers mean.
     probability
         (I, J, K) float32 in 0..1, probability that a voxel is any class but background, or None.
+    evidence
+        What the network says of the lesions' centers, or None.
 
     Raises
     ------
@@ -41,6 +44,7 @@ class SemanticMap:
     geometry: Geometry
     scheme: LabelScheme
     probability: NDArray[np.float32] | None = field(default=None)
+    evidence: InstanceEvidence | None = field(default=None)
 
     def __post_init__(self) -> None:
         array = np.asarray(self.array).view()

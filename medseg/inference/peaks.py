@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from medseg.core.semantic import SemanticMap
@@ -41,4 +43,4 @@ def without_faint(semantic: SemanticMap, volume: Volume, least_peak: float) -> t
     kept = np.where(out, 0, semantic.array).astype(semantic.array.dtype)
     ml = np.count_nonzero(out) * semantic.geometry.voxel_volume_ml
     note = f"left out {int(is_faint.sum())} region(s) of {ml:.3g} ml in which the scan nowhere reaches {least_peak:g}"
-    return SemanticMap(kept, semantic.geometry, semantic.scheme, probability=semantic.probability), note
+    return replace(semantic, array=kept), note

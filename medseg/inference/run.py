@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -20,6 +20,7 @@ from medseg.inference.air import air_levels, find_air
 from medseg.inference.decide import Decision
 from medseg.inference.device import Precision
 from medseg.inference.engine import Engine
+from medseg.inference.evidence import EvidenceCollector
 from medseg.inference.export import Beyond, painted
 from medseg.inference.linear_head import LinearHead
 from medseg.inference.memory import Demand, Frugality, fitted, sums_in_files
@@ -28,6 +29,7 @@ from medseg.inference.pace import Pace
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.inference.stitch import Cancel, Stitching, stitched_slabs
 from medseg.inference.windows import Position, lay_windows, padded_image
+from medseg.networks.instance_heads import N_HEAD_CHANNELS
 from medseg.transforms.prepare import Prepared
 
 __all__ = ["ReadyModel", "Run"]
@@ -77,7 +79,8 @@ class ReadyModel:
         """Channels whose sums are kept, all networks together."""
         if self.linear:
             return sum(head.n_features for head in self.linear)
-        return len(self.recipe.output.paint) * (len(self.engines) if self.sums_half else 1)
+        n_own = N_HEAD_CHANNELS if self.recipe.output.has_instance_heads else 0
+        return (len(self.recipe.output.paint) + n_own) * (len(self.engines) if self.sums_half else 1)
 
 
 class Run:
@@ -130,8 +133,9 @@ class Run:
             notes=self.notes,
         )
         beyond: Beyond = "fading" if recipe.family == "monai" else "background"
+        collector = EvidenceCollector(prepared.geometry, Decision(recipe.output, is_exact=self._model.is_exact))
         semantic = painted(
-            clock.inside(slabs),
+            collector.watching(clock.inside(slabs)),
             prepared.geometry,
             self._scan_grid,
             recipe.output,
@@ -141,8 +145,9 @@ class Run:
             is_exact=self._model.is_exact,
             keeps_probability=self._options.keeps_probability,
         )
+        evidence = collector.evidence()
         monitor.attribute("export", time.perf_counter() - start - clock.seconds)
-        return semantic
+        return semantic if evidence is None else replace(semantic, evidence=evidence)
 
     def _stitching(self, monitor: Monitor) -> Stitching:
         model, frugality = self._model, self._frugality

@@ -25,6 +25,7 @@ from medseg.inference.engine import Engine, Heads
 from medseg.inference.linear_head import LinearHead
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.inference.windows import Axis, Layout, Position, padded_image, window_weights
+from medseg.networks.instance_heads import flip_heads
 
 __all__ = ["Cancel", "Stitching", "is_cancelled", "stitched_slabs"]
 
@@ -297,8 +298,8 @@ def _mirrored(engine: Engine, windows: torch.Tensor, axes: Sequence[int]) -> Hea
     for n in range(1, len(axes) + 1):
         for chosen in combinations(sorted(axes), n):
             dims = [axis + 2 for axis in chosen]
-            flipped = engine(torch.flip(windows, dims))
-            total = {name: values + torch.flip(flipped[name], dims) for name, values in total.items()}
+            flipped = flip_heads(engine(torch.flip(windows, dims)), chosen)
+            total = {name: values + flipped[name] for name, values in total.items()}
             n_flips += 1
     return total if n_flips == 1 else {name: values / n_flips for name, values in total.items()}
 

@@ -64,12 +64,17 @@ class ManifestFile(_Part):
 
 
 class ManifestCase(_Part):
-    """One case: an image a channel, its label map, and the fold that it is held out in (None: in no fold)."""
+    """One case: an image a channel, its label map, and the fold that it is held out in (None: in no fold).
+
+    `lesions` says what is known of instances: "unknown" (the label map holds classes and no more), "one" (all that is
+    marked is one lesion), or "numbered" (the label map holds lesion numbers, all of class 1).
+    """
 
     case_id: Annotated[str, Field(min_length=1)]
     images: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
     label: ManifestFile
     fold: Annotated[int, Field(ge=0)] | None = None
+    lesions: Literal["unknown", "one", "numbered"] = "unknown"
 
     @property
     def files(self) -> tuple[ManifestFile, ...]:

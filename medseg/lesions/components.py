@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import cc3d
 import numpy as np
@@ -54,8 +54,21 @@ def label_components(
     """
     if connectivity not in (6, 18, 26):
         raise UsageError(f"voxels are connected over 6, 18 or 26 neighbors; got {connectivity}")
-    writable = semantic.copy(order="K")  # cc3d refuses read-only arrays
     labels, n_components = cc3d.connected_components(
-        writable, connectivity=connectivity, out_dtype=np.uint32, return_N=True
+        _writable(semantic), connectivity=connectivity, out_dtype=np.uint32, return_N=True
     )
     return labels.astype(np.uint32, copy=False), int(n_components)
+
+
+def _writable(array: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+    """The array itself if it may be written to, else a copy: cc3d refuses what it could write to, and only reads."""
+    if array.flags.writeable:
+        return array
+    owner = array.base
+    if isinstance(owner, np.ndarray) and owner.flags.writeable and _layout(owner) == _layout(array):
+        return owner
+    return array.copy(order="K")
+
+
+def _layout(array: NDArray[Any]) -> tuple[object, ...]:
+    return array.ctypes.data, array.shape, array.strides, array.dtype

@@ -12,7 +12,7 @@ from medseg.core.lesions import label_dtype
 from medseg.errors import GridMismatch, InvalidLabelMap
 from medseg.lesions.foreground import Foreground, find_foreground, lesion_centroids, lesion_voxel_counts
 
-__all__ = ["number_lesions"]
+__all__ = ["number_foreground", "number_lesions"]
 
 # Far below any voxel, far above what rounding an affine to float32 shifts within a patient.
 _SAME_POSITION_MM = 1e-3
@@ -60,13 +60,19 @@ def number_lesions(
     foreground = find_foreground(labels)
     if foreground.numbers.size and foreground.numbers.min() < 0:
         raise InvalidLabelMap(f"lesion numbers are 0 or above; the lowest here is {foreground.numbers.min()}")
+    numbered, old_numbers = number_foreground(foreground, geometry)
+    array = np.zeros(labels.shape, dtype=numbered.numbers.dtype)
+    array[foreground.indices] = numbered.numbers
+    return array, old_numbers
+
+
+def number_foreground(foreground: Foreground, geometry: Geometry) -> tuple[Foreground, NDArray[Any]]:
+    """`number_lesions` for the voxels that are no background: the same voxels with final numbers, and the old ones."""
     old_numbers, compact = _without_gaps(foreground)
     order = _final_order(compact, old_numbers.size, geometry)
     new_numbers = np.zeros(old_numbers.size + 1, dtype=label_dtype(old_numbers.size))
     new_numbers[order + 1] = np.arange(1, old_numbers.size + 1)
-    numbered = np.zeros(labels.shape, dtype=new_numbers.dtype)
-    numbered[foreground.indices] = new_numbers[compact.numbers]
-    return numbered, old_numbers[order]
+    return Foreground(new_numbers[compact.numbers], foreground.indices), old_numbers[order]
 
 
 def _check_labels(labels: NDArray[Any], geometry: Geometry) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
+from medseg.core.labels import LabelScheme
 from medseg.core.lesions import Lesion, LesionMap
 from medseg.core.plan import SeparationPlan
 from medseg.core.semantic import SemanticMap
+from medseg.errors import UsageError
 from medseg.lesions.components import label_components
 from medseg.lesions.foreground import Foreground, find_foreground, lesion_means, lesion_voxel_counts
-from medseg.lesions.numbering import number_lesions
+from medseg.lesions.numbering import number_foreground
+from medseg.lesions.offsets import split_by_offsets
+from medseg.lesions.pieces import Pieces
 from medseg.lesions.watershed import split_components
 
 __all__ = ["separate_lesions"]
@@ -24,8 +31,12 @@ _log = logging.getLogger(__name__)
 # An affine that went through float32 (NIfTI) carries a relative error of 2e-7 in its voxel volume.
 _VOLUME_TOLERANCE = 1e-6
 
+_Method = Literal["components", "watershed", "offsets"]
 
-def separate_lesions(semantic: SemanticMap, plan: SeparationPlan | None = None) -> LesionMap:
+
+def separate_lesions(
+    semantic: SemanticMap, plan: SeparationPlan | None = None, evidence: InstanceEvidence | None = None
+) -> LesionMap:
     """Turn a map of classes into a map of lesions.
 
     Parameters
@@ -33,13 +44,21 @@ def separate_lesions(semantic: SemanticMap, plan: SeparationPlan | None = None) 
     semantic
         Class of each voxel, with or without a probability map.
     plan
-        Method, connectivity, minimum volume and watershed depth; None for `SeparationPlan()`. Method "auto" is the
-        watershed. A lesion smaller than the minimum volume is removed; one exactly as large stays.
+        Method and its thresholds, connectivity, minimum volume; None for `SeparationPlan()`. Method "auto" is "offsets"
+        where there is evidence, else the watershed. A lesion smaller than the minimum volume is removed; one exactly as
+        large stays.
+    evidence
+        What a network says of the lesions' centers; by default what the semantic map carries.
 
     Returns
     -------
-    Lesions 1..n on the same grid. `method` is what ran; `score` of a lesion is its mean foreground probability, or
-    None without a probability map.
+    Lesions 1..n on the same grid. `method` is what ran; `score` of a lesion is its mean foreground probability (by
+    offsets also times the heat at its center), or None without either.
+
+    Raises
+    ------
+    UsageError
+        If the method is "offsets" and there is no evidence, or a region that is to be merged is not in the scheme.
 
     Examples
     --------
@@ -51,23 +70,89 @@ def separate_lesions(semantic: SemanticMap, plan: SeparationPlan | None = None) 
     [2, 0, 1, 1, 0]
     """
     plan = plan or SeparationPlan()
+    evidence = evidence if evidence is not None else semantic.evidence
     geometry = semantic.geometry
-    method = "components" if plan.method == "components" else "watershed"
-    labels, n_found = label_components(semantic.array, plan.connectivity)
-    if method == "watershed":
-        labels, n_found = split_components(labels, n_found, geometry, plan)
+    kinds = _Kinds.of(semantic.scheme, plan.merge_regions)
+    method = _method(plan, evidence, semantic)
+    components, n_components = _component_voxels(kinds.unite(semantic.array), plan)
+    pieces = _pieces(method, components, n_components, semantic, plan, evidence)
     smallest = _smallest_voxel_count(plan.minimum_volume_ml, geometry)
-    n_removed, n_voxels_removed = _remove_small(labels, n_found, smallest)
-    array, _ = number_lesions(labels, geometry)
-    _log.info("%d lesion(s) by %s, %d below the minimum volume", n_found - n_removed, method, n_removed)
+    found = Foreground(pieces.numbers, components.indices)
+    kept, n_removed, n_voxels_removed = _without_small(found, len(pieces.components), smallest)
+    numbered, old_numbers = number_foreground(kept, geometry)
+    array = np.zeros(geometry.shape, dtype=numbered.numbers.dtype)
+    array[numbered.indices] = numbered.numbers
+    _log.info("%d lesion(s) by %s, %d below the minimum volume", old_numbers.size, method, n_removed)
     return LesionMap(
         array=array,
         geometry=geometry,
-        lesions=_describe(find_foreground(array), n_found - n_removed, semantic),
+        lesions=_describe(numbered, semantic, kinds, pieces, old_numbers, method),
         method=method,
         n_removed=n_removed,
         removed_volume_ml=n_voxels_removed * geometry.voxel_volume_mm3 / 1000.0,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Kinds:
+    """What lesions are told apart by: classes, or regions that unite some. `lookup` is from class number to kind."""
+
+    lookup: NDArray[np.uint16]
+    names: dict[int, str]
+    is_identity: bool
+
+    @classmethod
+    def of(cls, scheme: LabelScheme, regions: tuple[str, ...]) -> _Kinds:
+        unknown = sorted(set(regions) - set(scheme.regions))
+        if unknown:
+            raise UsageError(
+                f"merge_regions names {unknown}; the label scheme has the regions {sorted(scheme.regions)}"
+            )
+        lookup = np.arange(scheme.highest + 1, dtype=np.uint16)
+        names = dict(scheme.classes)
+        for region in regions:
+            numbers = scheme.regions[region]
+            lookup[list(numbers)] = min(numbers)
+            names[min(numbers)] = region
+        return cls(lookup, names, not regions)
+
+    def unite(self, classes: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+        """The kind of each voxel."""
+        return classes if self.is_identity else self.lookup[classes]
+
+
+def _method(plan: SeparationPlan, evidence: InstanceEvidence | None, semantic: SemanticMap) -> _Method:
+    if plan.method == "auto":
+        return "watershed" if evidence is None else "offsets"
+    if plan.method == "offsets" and evidence is None and semantic.n_foreground_voxels:
+        raise UsageError(
+            "separation by offsets needs what a network with instance heads says of the lesions' centers, and there is "
+            "nothing of that here; use a model with instance heads, or the method watershed"
+        )
+    return plan.method
+
+
+def _pieces(
+    method: _Method,
+    components: Foreground,
+    n_components: int,
+    semantic: SemanticMap,
+    plan: SeparationPlan,
+    evidence: InstanceEvidence | None,
+) -> Pieces:
+    geometry = semantic.geometry
+    if method == "offsets" and evidence is not None:
+        return split_by_offsets(components, n_components, geometry, evidence, plan)
+    if method == "watershed":
+        return split_components(components, n_components, geometry, plan, semantic.probability)
+    return Pieces(components.numbers.astype(np.intp), np.arange(1, n_components + 1))
+
+
+def _component_voxels(kinds: NDArray[np.unsignedinteger], plan: SeparationPlan) -> tuple[Foreground, int]:
+    """All foreground voxels with their components; the array of labels, four bytes a voxel, is gone afterwards."""
+    foreground = find_foreground(kinds)
+    labels, n_components = label_components(kinds, plan.connectivity)
+    return Foreground(labels[foreground.indices], foreground.indices), n_components
 
 
 def _smallest_voxel_count(minimum_volume_ml: float, geometry: Geometry) -> int:
@@ -75,25 +160,50 @@ def _smallest_voxel_count(minimum_volume_ml: float, geometry: Geometry) -> int:
     return math.ceil(minimum_volume_ml * 1000.0 / geometry.voxel_volume_mm3 * (1.0 - _VOLUME_TOLERANCE))
 
 
-def _remove_small(labels: NDArray[np.uint32], n_lesions: int, smallest: int) -> tuple[int, int]:
-    """Set lesions of fewer voxels to background, in place; how many lesions and voxels went."""
+def _without_small(foreground: Foreground, n_lesions: int, smallest: int) -> tuple[Foreground, int, int]:
+    """The voxels of lesions that are large enough; how many lesions and voxels went."""
     if smallest <= 1:
-        return 0, 0
-    foreground = find_foreground(labels)
+        return foreground, 0, 0
     counts = lesion_voxel_counts(foreground, n_lesions)
     is_small = counts < smallest
-    goes = is_small[foreground.numbers - 1]
+    stays = ~is_small[foreground.numbers - 1]
     i, j, k = foreground.indices
-    labels[i[goes], j[goes], k[goes]] = 0
-    return int(np.count_nonzero(is_small)), int(counts[is_small].sum())
+    kept = Foreground(foreground.numbers[stays], (i[stays], j[stays], k[stays]))
+    return kept, int(np.count_nonzero(is_small)), int(counts[is_small].sum())
 
 
-def _describe(foreground: Foreground, n_lesions: int, semantic: SemanticMap) -> tuple[Lesion, ...]:
-    """Class and score of each lesion."""
-    class_numbers = np.zeros(n_lesions, dtype=semantic.array.dtype)
-    class_numbers[foreground.numbers - 1] = semantic.array[foreground.indices]
-    names = [semantic.scheme.classes[number] for number in class_numbers.tolist()]
-    if semantic.probability is None:
-        return tuple(Lesion(name) for name in names)
-    scores = lesion_means(foreground, n_lesions, semantic.probability[foreground.indices])
-    return tuple(Lesion(name, score) for name, score in zip(names, scores.tolist(), strict=True))
+def _describe(
+    foreground: Foreground,
+    semantic: SemanticMap,
+    kinds: _Kinds,
+    pieces: Pieces,
+    old_numbers: NDArray[np.intp],
+    method: str,
+) -> tuple[Lesion, ...]:
+    """Class, score and origin of each lesion."""
+    n_lesions = old_numbers.size
+    class_numbers = np.zeros(n_lesions, dtype=np.uint16)
+    class_numbers[foreground.numbers - 1] = kinds.lookup[semantic.array[foreground.indices]]
+    scores = np.full(n_lesions, np.nan)
+    if semantic.probability is not None:
+        scores = lesion_means(foreground, n_lesions, semantic.probability[foreground.indices])
+    if pieces.heat is not None:
+        heat = np.clip(pieces.heat[old_numbers - 1], 0.0, 1.0)
+        scores = heat if semantic.probability is None else scores * heat
+    spreads = [None] * n_lesions if pieces.spreads_mm is None else pieces.spreads_mm[old_numbers - 1].tolist()
+    return tuple(
+        Lesion(kinds.names[number], None if math.isnan(score) else score, method, origin, spread)
+        for number, score, origin, spread in zip(
+            class_numbers.tolist(), scores.tolist(), _origins(pieces.components[old_numbers - 1]), spreads, strict=True
+        )
+    )
+
+
+def _origins(components: NDArray[np.intp]) -> list[int | None]:
+    """A number for each component that several lesions come from, in the order of their first lesions."""
+    counts = np.bincount(components, minlength=1)
+    numbers: dict[int, int] = {}
+    return [
+        numbers.setdefault(component, len(numbers) + 1) if counts[component] > 1 else None
+        for component in components.tolist()
+    ]

@@ -7,7 +7,6 @@ thick slices and fine slices of one body come apart alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,10 @@ from skimage.segmentation import watershed
 
 from medseg.core.geometry import Geometry
 from medseg.core.plan import SeparationPlan
-from medseg.lesions.foreground import Box, find_foreground, lesion_boxes
+from medseg.lesions.component_masks import bodies_of
+from medseg.lesions.foreground import Foreground
+from medseg.lesions.orientation import CanonicalView
+from medseg.lesions.pieces import Pieces
 
 __all__ = ["split_components"]
 
@@ -28,8 +30,12 @@ _SMOOTHING_PER_SPACING = 0.5  # standard deviation over the smallest spacing: be
 
 
 def split_components(
-    components: NDArray[np.uint32], n_components: int, geometry: Geometry, plan: SeparationPlan
-) -> tuple[NDArray[np.uint32], int]:
+    components: Foreground,
+    n_components: int,
+    geometry: Geometry,
+    plan: SeparationPlan,
+    probability: NDArray[np.float32] | None = None,
+) -> Pieces:
     """Split each component where it narrows.
 
     Within a component: Euclidean distance to the background in mm, lightly smoothed; one marker for each maximum that
@@ -40,20 +46,19 @@ def split_components(
     Parameters
     ----------
     components
-        (I, J, K) uint32, components 1..n, 0 for background; the outside of the grid counts as background.
+        All foreground voxels with the numbers of their components; the outside of the grid counts as background.
     n_components
         n.
     geometry
         The grid.
     plan
-        Depth of the maxima and connectivity.
+        Depth of the maxima, share of valleys, and connectivity.
+    probability
+        (I, J, K) foreground probability, whose valleys part lesions if the plan gives them a share; or None.
 
     Returns
     -------
-    labels
-        (I, J, K) uint32, pieces 1..m, 0 for background; the first piece of a component keeps its number.
-    n_pieces
-        m.
+    Pieces; the first piece of a component keeps its number.
 
     References
     ----------
@@ -61,53 +66,37 @@ def split_components(
     Morphology in Image Processing (1993). Soille P. Morphological Image Analysis, 2nd ed. (2003), section 6.3.4
     (h-maxima).
     """
-    labels = components.copy(order="K")
-    n_pieces = n_components
-    view = _CanonicalView.of(geometry)
-    for number, box in enumerate(lesion_boxes(find_foreground(components), n_components), start=1):
-        if _is_too_small(box):
+    numbers = components.numbers.astype(np.intp)
+    parents = list(range(1, n_components + 1))
+    view = CanonicalView.of(geometry)
+    for body in bodies_of(components, n_components):
+        if body.is_tiny:
             continue
-        pieces = _split(view.turn(components[box] == number), view.spacing, plan)
+        mask = body.mask()
+        valleys = None if probability is None or plan.valley_share == 0 else view.turn(probability[body.box])
+        pieces = _split(view.turn(mask), view.spacing, plan, valleys)
         if pieces is None:
             continue
-        crop = view.turn(labels[box])
-        is_further = pieces > 1
-        crop[is_further] = pieces[is_further] + np.uint32(n_pieces - 1)
-        n_pieces += int(pieces.max()) - 1
-    return labels, n_pieces
+        own = np.zeros(mask.shape, dtype=np.intp)
+        view.turn(own)[...] = pieces
+        own = own[tuple(body.voxels.T)]
+        numbers[body.places] = np.where(own > 1, own + len(parents) - 1, body.number)
+        parents.extend([body.number] * (int(own.max()) - 1))
+    return Pieces(numbers, np.array(parents, dtype=np.intp))
 
 
-@dataclass(frozen=True)
-class _CanonicalView:
-    """How to look at an array of some orientation as if it ran R, A, S."""
-
-    axes: tuple[int, ...]
-    directions: tuple[slice, ...]
-    spacing: tuple[float, ...]
-
-    @classmethod
-    def of(cls, geometry: Geometry) -> _CanonicalView:
-        pairs = ("LR", "PA", "IS")
-        codes = geometry.axcodes
-        axes = tuple(next(axis for axis in range(3) if codes[axis] in pair) for pair in pairs)
-        directions = tuple(slice(None, None, 1 if codes[axis] in "RAS" else -1) for axis in axes)
-        return cls(axes, directions, tuple(geometry.spacing[axis] for axis in axes))
-
-    def turn(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array seen in R, A, S; a view, so writing to it writes to the array."""
-        return array.transpose(self.axes)[self.directions]
-
-
-def _is_too_small(box: Box) -> bool:
-    """True if all voxels in the box are neighbors of each other, so that two maxima cannot be apart."""
-    return all(extent.stop - extent.start <= 2 for extent in box)
-
-
-def _split(component: NDArray[np.bool_], spacing: tuple[float, ...], plan: SeparationPlan) -> NDArray[Any] | None:
+def _split(
+    component: NDArray[np.bool_],
+    spacing: tuple[float, ...],
+    plan: SeparationPlan,
+    probability: NDArray[np.float32] | None,
+) -> NDArray[Any] | None:
     """Pieces 1..m of a cropped component, or None if it stays whole."""
     inside = np.pad(component, 1)
     distance = ndimage.distance_transform_edt(inside, sampling=spacing)
     h = max(plan.h_min_mm, plan.h_fraction * float(distance.max()))
+    if probability is not None:
+        distance *= 1 - plan.valley_share + plan.valley_share * np.pad(probability, 1)
     distance = _smooth(distance, inside, spacing)
     values = distance[inside]
     if values.max() - values.min() <= h:  # no pass lies deep enough below the top

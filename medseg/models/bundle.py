@@ -6,6 +6,8 @@ configs/metadata.json     what the MONAI bundle specification asks for
 configs/inference.json    the same model for `python -m monai.bundle run`
 configs/plan.json         the plan: what medseg itself reads
 models/model.pt           a plain state dict
+models/heads.pt           the same for instance heads that are a branch of their own, where there are some
+configs/lesions.json      laid over inference.json: `monai.bundle run` also writes lesion maps, by medseg
 docs/README.md            the model card
 """
 
@@ -17,12 +19,23 @@ from pathlib import Path
 from medseg.core.plan import Plan
 from medseg.errors import InvalidBundle
 
-__all__ = ["Bundle", "METADATA_PATH", "MODEL_CARD_PATH", "PLAN_PATH", "WEIGHTS_PATH", "read_bundle"]
+__all__ = [
+    "Bundle",
+    "HEADS_PATH",
+    "LESIONS_PATH",
+    "METADATA_PATH",
+    "MODEL_CARD_PATH",
+    "PLAN_PATH",
+    "WEIGHTS_PATH",
+    "read_bundle",
+]
 
 PLAN_PATH = Path("configs") / "plan.json"
 METADATA_PATH = Path("configs") / "metadata.json"
 INFERENCE_PATH = Path("configs") / "inference.json"
+LESIONS_PATH = Path("configs") / "lesions.json"
 WEIGHTS_PATH = Path("models") / "model.pt"
+HEADS_PATH = Path("models") / "heads.pt"
 MODEL_CARD_PATH = Path("docs") / "README.md"
 
 
@@ -37,6 +50,12 @@ class Bundle:
     def weights(self) -> Path:
         """The weights file."""
         return self.folder / WEIGHTS_PATH
+
+    @property
+    def heads(self) -> Path | None:
+        """The weights file of the instance heads, if there is one."""
+        path = self.folder / HEADS_PATH
+        return path if self.plan.network.instance_heads and path.is_file() else None
 
 
 def read_bundle(folder: Path) -> Bundle:

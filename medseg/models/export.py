@@ -17,8 +17,18 @@ from medseg.core.plan import IntensityPlan, Plan
 from medseg.core.recipe import smallest_divisor
 from medseg.io.atomic import atomic_folder
 from medseg.io.json_files import write_json
-from medseg.models.bundle import INFERENCE_PATH, METADATA_PATH, MODEL_CARD_PATH, PLAN_PATH, WEIGHTS_PATH
+from medseg.models.bundle import (
+    HEADS_PATH,
+    INFERENCE_PATH,
+    LESIONS_PATH,
+    METADATA_PATH,
+    MODEL_CARD_PATH,
+    PLAN_PATH,
+    WEIGHTS_PATH,
+)
+from medseg.models.lesions_config import lesions_config
 from medseg.networks.build import monai_network
+from medseg.networks.instance_heads import HEAD_PREFIX
 
 __all__ = ["inference_config", "metadata", "write_bundle"]
 
@@ -70,15 +80,20 @@ def write_bundle(
         PLAN_PATH: plan.model_dump(mode="json"),
         METADATA_PATH: metadata(plan, description, data_source, n_cases, eval_metrics),
         INFERENCE_PATH: inference_config(plan),
+        LESIONS_PATH: lesions_config(plan),
         **(json_files or {}),
     }
+    heads = {name for name in weights if HEAD_PREFIX in name}
     with atomic_folder(folder) as draft:
         for name, value in files.items():
             write_json(value, draft / name)
         _write_text(draft / "LICENSE", _LICENSE_TEXT.format(data_source=data_source))
         _write_text(draft / MODEL_CARD_PATH, model_card)
         (draft / WEIGHTS_PATH).parent.mkdir(parents=True, exist_ok=True)
-        torch.save({name: tensor.contiguous() for name, tensor in weights.items()}, draft / WEIGHTS_PATH)
+        for path, names in ((WEIGHTS_PATH, weights.keys() - heads), (HEADS_PATH, heads)):
+            if names:
+                kept = {name: tensor.contiguous() for name, tensor in weights.items() if name in names}
+                torch.save(kept, draft / path)
 
 
 def metadata(
@@ -191,7 +206,14 @@ def _inferer(plan: Plan) -> str:
         "$lambda inputs, network, *args, **kwargs: monai.inferers.sliding_window_inference("
         "inputs, [min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)], "
         f"{inference.windows_per_batch}, network, overlap={inference.overlap!r}, mode={inference.blend!r})"
+        + _only_logits(plan)
     )
+
+
+def _only_logits(plan: Plan) -> str:
+    """The instance heads of a U-Net, its last channels, are cut off."""
+    is_joined = plan.network.instance_heads and plan.network.kind == "unet"
+    return f"[:, :{plan.labels.highest + 1}]" if is_joined else ""
 
 
 def _preprocessing(plan: Plan) -> list[dict[str, Any]]:

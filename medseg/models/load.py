@@ -20,10 +20,10 @@ from medseg.models.loaded import LoadedModel
 from medseg.models.monai_bundle import read_monai_bundle
 from medseg.models.monai_files import find_bundle, is_monai_bundle, unpacked_model
 from medseg.models.nnunet import find_nnunet_folder, previous_stage_folder, read_nnunet
+from medseg.models.own_network import own_network, own_weights_sha256
 from medseg.models.shipped import find_model
 from medseg.models.trust import is_trusted
-from medseg.networks.build import build_network, monai_network
-from medseg.networks.checkpoint import load_weights, read_state_dict, weights_sha256
+from medseg.networks.build import described_network
 from medseg.networks.description import NetworkDescription, describe_nnunet
 
 __all__ = ["load_model", "load_segmenter"]
@@ -138,12 +138,10 @@ def load_model(
 def _own_bundle(folder: Path) -> LoadedModel:
     """A bundle that medseg trained."""
     bundle = read_bundle(folder)
-    network = build_network(bundle.plan)
-    load_weights(network, read_state_dict(bundle.weights), bundle.weights)
     return LoadedModel(
-        [network.eval()],
+        [own_network(bundle)],
         recipe_of(bundle.plan),
-        weights_sha256(bundle.weights),
+        own_weights_sha256(bundle),
         folder,
         (_described(bundle.plan),),
     )
@@ -161,8 +159,8 @@ def _nnunet(folder: Path, folds: Sequence[int | str] | None) -> LoadedModel:
 
 
 def _described(plan: Plan) -> NetworkDescription:
-    written = monai_network(plan)
-    member = NetworkDescription(name=written.pop("_target_"), arguments=written)
+    family, name, arguments = described_network(plan)
+    member = NetworkDescription(family=family, name=name, arguments=arguments)
     if plan.network.members == 1:
         return member
     members = [member.model_dump(mode="json")] * plan.network.members

@@ -10,10 +10,11 @@ from medseg.core.plan import Plan
 from medseg.core.recipe import smallest_divisor
 from medseg.errors import InvalidPlan
 from medseg.networks.ensemble import MeanOfNetworks
+from medseg.networks.instance_heads import N_HEAD_CHANNELS, SegResNetWithHeads, UNetWithHeads
 from medseg.networks.segresnet import segresnet, segresnet_arguments
 from medseg.networks.unet import unet, unet_arguments
 
-__all__ = ["build_member", "build_network", "monai_network"]
+__all__ = ["build_member", "build_network", "described_network", "monai_network"]
 
 
 def build_network(plan: Plan) -> nn.Module:
@@ -31,16 +32,33 @@ def build_network(plan: Plan) -> nn.Module:
 
 def build_member(plan: Plan) -> nn.Module:
     """One network of those that a plan's model is the mean of."""
-    build = segresnet if plan.network.kind == "segresnet" else unet
-    return build(plan.network, n_inputs=len(plan.channels), n_outputs=plan.labels.highest + 1)
+    n_inputs, n_classes = len(plan.channels), plan.labels.highest + 1
+    if plan.network.kind == "segresnet":
+        if plan.network.instance_heads:
+            return SegResNetWithHeads(**segresnet_arguments(plan.network, n_inputs, n_classes))
+        return segresnet(plan.network, n_inputs, n_classes)
+    if plan.network.instance_heads:
+        return UNetWithHeads(**unet_arguments(plan.network, n_inputs, n_classes + N_HEAD_CHANNELS))
+    return unet(plan.network, n_inputs, n_classes)
 
 
 def monai_network(plan: Plan) -> dict[str, Any]:
-    """One member in MONAI's bundle language: its class as `_target_`, and its arguments."""
-    sizes = {"n_inputs": len(plan.channels), "n_outputs": plan.labels.highest + 1}
+    """One member in MONAI's bundle language: its class as `_target_`, and its arguments.
+
+    Instance heads that are a branch of their own are not in it; those of a U-Net are its last four channels.
+    """
+    n_inputs, n_outputs = len(plan.channels), plan.labels.highest + 1
     if plan.network.kind == "segresnet":
-        return {"_target_": "SegResNet", **segresnet_arguments(plan.network, **sizes)}
-    return {"_target_": "UNet", **unet_arguments(plan.network, **sizes)}
+        return {"_target_": "SegResNet", **segresnet_arguments(plan.network, n_inputs, n_outputs)}
+    n_outputs += N_HEAD_CHANNELS if plan.network.instance_heads else 0
+    return {"_target_": "UNet", **unet_arguments(plan.network, n_inputs, n_outputs)}
+
+
+def described_network(plan: Plan) -> tuple[str, str, dict[str, Any]]:
+    """One member as family, name and arguments, see `medseg.networks.description`."""
+    arguments = monai_network(plan)
+    name = str(arguments.pop("_target_"))
+    return ("medseg", f"{name}WithHeads", arguments) if plan.network.instance_heads else ("monai", name, arguments)
 
 
 def _check(plan: Plan) -> None:

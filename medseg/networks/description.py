@@ -21,6 +21,7 @@ from torch import nn
 
 from medseg.errors import InvalidBundle, UnsupportedModel
 from medseg.networks.ensemble import MeanOfNetworks
+from medseg.networks.instance_heads import SegResNetWithHeads, UNetWithHeads
 from medseg.networks.nnunet import NnunetArchitecture, NnunetNetwork, SliceBySlice
 from medseg.networks.outputs import FirstOutput, WithEmptyChannels
 
@@ -157,7 +158,15 @@ def _build_monai(description: NetworkDescription) -> nn.Module:
     return FirstOutput(network) if description.name == "BasicUNetPlusPlus" else network
 
 
-def _build_mean(description: NetworkDescription) -> nn.Module:
+_WITH_HEADS: dict[str, type[nn.Module]] = {network.__name__: network for network in (SegResNetWithHeads, UNetWithHeads)}
+
+
+def _build_own(description: NetworkDescription) -> nn.Module:
+    if description.name in _WITH_HEADS:
+        try:
+            return _WITH_HEADS[description.name](**description.arguments)
+        except (TypeError, ValueError, KeyError) as error:
+            raise InvalidBundle(f"network {description.name} cannot be built from its arguments: {error}") from error
     if description.name != "MeanOfNetworks":
         raise UnsupportedModel(f"medseg has no network {description.name!r}")
     members = [NetworkDescription.model_validate(member) for member in description.arguments["members"]]
@@ -202,5 +211,5 @@ def _build_nnunet(description: NetworkDescription) -> nn.Module:
 
 
 BUILDERS["monai"] = _build_monai
-BUILDERS["medseg"] = _build_mean
+BUILDERS["medseg"] = _build_own
 BUILDERS["nnunet"] = _build_nnunet

@@ -18,12 +18,19 @@ class MeanOfNetworks(nn.ModuleList):
     Lakshminarayanan et al., Simple and scalable predictive uncertainty estimation using deep ensembles, NeurIPS 2017.
     """
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits (B, N, I, J, K) for an image (B, C, I, J, K)."""
-        total: torch.Tensor = self[0](image)
-        for member in self[1:]:
-            total = total + member(image)
-        return total / len(self)
+    def forward(self, image: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Logits (B, N, I, J, K), or heads by name, for an image (B, C, I, J, K)."""
+        outputs = [member(image) for member in self]
+        if isinstance(outputs[0], dict):
+            return {name: _mean([output[name] for output in outputs]) for name in outputs[0]}
+        return _mean(outputs)
+
+
+def _mean(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total / len(values)
 
 
 def joined_weights(members: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from medseg.core.geometry import Geometry
 from medseg.core.plan import Plan
@@ -16,7 +18,7 @@ from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Volume
 from medseg.errors import GridMismatch
-from medseg.io.label_files import read_semantic
+from medseg.io.label_files import read_lesions, read_semantic
 from medseg.io.manifest import DataManifest, ManifestCase, verify_case
 from medseg.io.resample import resample_linear
 from medseg.io.scan import read_scan
@@ -32,12 +34,16 @@ Batch = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class LabelledCase:
-    """A case of a manifest whose files have been verified: the scan, and its reference map on the same grid."""
+    """A case of a manifest whose files have been verified: the scan, and its reference map on the same grid.
+
+    `lesions` is (I, J, K), the number of each voxel's lesion; None where instances are unknown.
+    """
 
     case_id: str
     scan: Scan
     reference: SemanticMap
     fold: int | None
+    lesions: NDArray[np.unsignedinteger] | None = None
 
 
 def read_cases(manifest: DataManifest, root: Path) -> list[LabelledCase]:
@@ -56,26 +62,55 @@ def read_cases(manifest: DataManifest, root: Path) -> list[LabelledCase]:
 def _read_case(case: ManifestCase, manifest: DataManifest, root: Path) -> LabelledCase:
     verify_case(case, root)
     scan = read_scan([root / image.path for image in case.images], case_id=case.case_id)
-    reference = read_semantic(root / case.label.path, scheme=manifest.scheme)
+    reference, lesions = _read_reference(case, manifest, root)
     if not reference.geometry.matches(scan.geometry):
         raise GridMismatch(
             f"{case.case_id}: the reference {case.label.path} lies on {reference.geometry!r}, the scan on "
             f"{scan.geometry!r}; references must be drawn on the scan's own grid"
         )
-    return LabelledCase(case.case_id, scan, reference, case.fold)
+    return LabelledCase(case.case_id, scan, reference, case.fold, lesions)
+
+
+def _read_reference(
+    case: ManifestCase, manifest: DataManifest, root: Path
+) -> tuple[SemanticMap, NDArray[np.unsignedinteger] | None]:
+    if case.lesions == "numbered":
+        numbered = read_lesions(root / case.label.path)
+        classes = (numbered.array > 0).astype(np.uint8)
+        return SemanticMap(classes, numbered.geometry, manifest.scheme), numbered.array
+    reference = read_semantic(root / case.label.path, scheme=manifest.scheme)
+    return reference, (reference.array > 0).astype(np.uint8) if case.lesions == "one" else None
 
 
 def load_case(case: LabelledCase, plan: Plan) -> TrainingCase:
     """Bring a case onto the network's grid, as `training_case` does."""
-    return training_case(case.case_id, case.scan, case.reference, plan)
+    return training_case(case.case_id, case.scan, case.reference, plan, case.lesions)
 
 
-def training_case(case_id: str, source: Scan | Volume, reference: SemanticMap, plan: Plan) -> TrainingCase:
-    """Bring a scan and its reference onto the network's grid; classes by the most probable of interpolated one-hots."""
+def training_case(
+    case_id: str,
+    source: Scan | Volume,
+    reference: SemanticMap,
+    plan: Plan,
+    lesions: NDArray[np.unsignedinteger] | None = None,
+) -> TrainingCase:
+    """Bring a scan and its reference onto the network's grid; classes by the most probable of interpolated one-hots.
+
+    Lesion numbers go by nearest neighbor; None where they are unknown.
+    """
     image = network_input(plan)({IMAGE: source})[IMAGE]
     grid = geometry_of(image)
     label = _resampled_classes(reference, grid, plan.labels.highest + 1)
-    return TrainingCase(case_id, image.as_tensor(), label, grid.spacing)
+    numbers = None if lesions is None else _nearest_numbers(lesions, reference.geometry, grid)
+    return TrainingCase(case_id, image.as_tensor(), label, grid.spacing, numbers)
+
+
+def _nearest_numbers(lesions: NDArray[np.unsignedinteger], source: Geometry, grid: Geometry) -> torch.Tensor:
+    to_source = np.linalg.inv(source.affine) @ grid.affine
+    nearest = ndimage.affine_transform(
+        lesions.astype(np.float32), to_source[:3, :3], to_source[:3, 3], grid.shape, order=0, mode="nearest"
+    )
+    return torch.from_numpy(nearest[None])
 
 
 def _resampled_classes(reference: SemanticMap, grid: Geometry, n_classes: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,9 +24,10 @@ from medseg.errors import TrainingError
 from medseg.inference.device import Precision, autocast, multiplies_bfloat16, place, place_input
 from medseg.networks.build import build_member
 from medseg.networks.ensemble import joined_weights
+from medseg.networks.instance_heads import HEAD_PREFIX
 from medseg.training.checkpoints import RunState, read_checkpoint, write_checkpoint
 from medseg.training.datasets import Batch, batches
-from medseg.training.losses import segmentation_loss
+from medseg.training.losses import loss_of
 from medseg.training.phantom_cases import phantom_cases
 from medseg.transforms.augment import TrainingCase
 
@@ -52,6 +53,7 @@ def fit(
     device: torch.device,
     resume: bool = False,
     monitor: Monitor | None = None,
+    given: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train a network, or each member of an ensemble in turn.
 
@@ -69,6 +71,8 @@ def fit(
         Go on from the checkpoints in `folder` if there are some.
     monitor
         Told of each step.
+    given
+        Weights of a network without instance heads: they stay as they are, and only the heads are trained.
 
     Returns
     -------
@@ -86,7 +90,8 @@ def fit(
     monitor.expect(n_members * plan.training.steps)
     phantoms = phantom_cases(plan)
     runs = [
-        _Run(cases, phantoms, plan, seed, device) for seed in range(plan.training.seed, plan.training.seed + n_members)
+        _Run(cases, phantoms, plan, plan.training.seed + member, device, _of_member(given, member, n_members))
+        for member in range(n_members)
     ]
     if n_members == 1:
         return _fit_member(runs[0], folder, resume, monitor)
@@ -97,26 +102,34 @@ def fit(
 
 @dataclass(frozen=True)
 class _Run:
-    """What one network is trained on; with the plan's seed as its own."""
+    """What one network is trained on, with which seed, and the weights that it has already."""
 
     cases: Sequence[TrainingCase]
     phantoms: Sequence[TrainingCase]
     plan: Plan
     seed: int
     device: torch.device
+    given: Mapping[str, torch.Tensor] | None = None
+
+
+def _of_member(given: Mapping[str, torch.Tensor] | None, member: int, n_members: int) -> dict[str, torch.Tensor] | None:
+    if given is None:
+        return None
+    prefix = f"{member}." if n_members > 1 else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
 
 
 def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict[str, torch.Tensor]:
     plan = run.plan.model_copy(update={"training": run.plan.training.model_copy(update={"seed": run.seed})})
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
-    state = _fresh_state(plan, run.device)
+    state = _fresh_state(plan, run.device, run.given)
     if resume and checkpoint.is_file():
         read_checkpoint(checkpoint, state, plan)
         logger.info("%s: goes on after step %d", folder.name, state.step)
     monitor.advance(state.step)
     precision = _training_precision(run.device)
-    loss_function = segmentation_loss()
+    loss_function = loss_of(plan, only_heads=run.given is not None)
     with (folder / "train.log").open("a" if resume else "w", encoding="utf-8") as log:
         window = _LossWindow()
         source = batches(run.cases, run.phantoms, plan, state.step)
@@ -134,13 +147,27 @@ def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict
     return {name: tensor.detach().cpu() for name, tensor in state.average.state_dict().items()}
 
 
-def _fresh_state(plan: Plan, device: torch.device) -> RunState:
+def _fresh_state(plan: Plan, device: torch.device, given: Mapping[str, torch.Tensor] | None) -> RunState:
     torch.manual_seed(plan.training.seed)
     network = place(build_member(plan), device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=plan.training.learning_rate, weight_decay=plan.training.weight_decay
-    )
+    if given is not None:
+        _take_over(network, given)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=plan.training.learning_rate, weight_decay=plan.training.weight_decay)
     return RunState(network.train(), deepcopy(network).eval(), optimizer)
+
+
+def _take_over(network: nn.Module, given: Mapping[str, torch.Tensor]) -> None:
+    """Load weights that stay as they are; everything else must be an instance head of the network's own."""
+    missing, unexpected = network.load_state_dict(dict(given), strict=False)
+    other = [name for name in missing if not name.startswith(HEAD_PREFIX)]
+    if unexpected or other or not missing:
+        raise TrainingError(
+            "heads alone are trained for a network that has them as a branch of its own (kind segresnet) and all other "
+            f"weights already; missing {other[:3]}, unexpected {unexpected[:3]}"
+        )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD_PREFIX))
 
 
 def _step(
@@ -156,10 +183,10 @@ def _step(
         group["lr"] = learning_rate(state.step, plan)
     state.optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    for image, label in batch:  # one by one, as they differ in size; the gradients add up
+    for image, label, share in _stacked(batch):  # by size, as samples differ in it; the gradients add up
         with autocast(device, precision):
             logits = state.network(place_input(image, device))
-        loss: torch.Tensor = loss_function(logits, label.to(device, non_blocking=True)) / len(batch)
+        loss: torch.Tensor = loss_function(logits, label.to(device, non_blocking=True)) * share
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.item())
     nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
@@ -167,6 +194,17 @@ def _step(
     state.step += 1
     _update_average(state, plan.ema_decay)
     return total
+
+
+def _stacked(batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
+    """Samples of one size as one: image, label, share of the batch. One after the other torch takes slower kernels."""
+    by_size: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for image, label in batch:
+        by_size.setdefault(image.shape, []).append((image, label))
+    return [
+        (torch.cat([image for image, _ in same]), torch.cat([label for _, label in same]), len(same) / len(batch))
+        for same in by_size.values()
+    ]
 
 
 @torch.no_grad()

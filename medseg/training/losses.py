@@ -5,8 +5,23 @@ from __future__ import annotations
 import torch
 from monai.losses import DiceCELoss
 from torch import nn
+from torch.nn.functional import smooth_l1_loss
 
-__all__ = ["segmentation_loss"]
+from medseg.core.plan import Plan
+from medseg.networks.instance_heads import CENTER, OFFSET
+
+__all__ = ["HeadsLoss", "loss_of", "segmentation_loss"]
+
+_CENTER_WEIGHT = 100.0
+_OFFSET_WEIGHT = 1.0
+_NEAR_CENTER = 0.1  # heat above which a voxel counts more
+_NEAR_CENTER_WEIGHT = 10.0
+_OFFSET_UNIT_MM = 10.0
+
+
+def loss_of(plan: Plan, *, only_heads: bool = False) -> nn.Module:
+    """What a network of this plan, or only its instance heads, are trained to make small."""
+    return HeadsLoss(only_heads=only_heads) if plan.network.instance_heads else segmentation_loss()
 
 
 def segmentation_loss() -> nn.Module:
@@ -33,3 +48,39 @@ class _Float32Loss(nn.Module):
     def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         value: torch.Tensor = self.loss(logits.float(), label)
         return value
+
+
+class HeadsLoss(nn.Module):
+    """Segmentation loss, plus squared error of the center heatmap, plus smooth L1 error of the offsets.
+
+    The offsets' error is the mean over each lesion, then over lesions, so that a small lesion counts as much as a large
+    one. Where instances are unknown the heads are not trained. Takes heads by name and `draw_sample`'s label of 7
+    channels.
+
+    Parameters
+    ----------
+    only_heads
+        Leave out the segmentation loss.
+
+    References
+    ----------
+    Cheng et al., Panoptic-DeepLab, CVPR 2020; Kofler et al., blob loss, IPMI 2023 (one lesion, one vote).
+    """
+
+    def __init__(self, *, only_heads: bool = False) -> None:
+        super().__init__()
+        self.semantic = None if only_heads else segmentation_loss()
+
+    def forward(self, heads: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+        """The loss, a scalar."""
+        heat, offset, weight, is_known = label[:, 1:2], label[:, 2:5], label[:, 5:6], label[:, 6:7]
+        importance = is_known * (1 + (_NEAR_CENTER_WEIGHT - 1) * (heat > _NEAR_CENTER))
+        center_loss = (importance * (heads[CENTER].float() - heat) ** 2).mean()
+        errors = smooth_l1_loss(
+            heads[OFFSET].float() / _OFFSET_UNIT_MM, offset / _OFFSET_UNIT_MM, reduction="none", beta=0.1
+        )
+        offset_loss = (weight * errors).sum() / len(label)
+        total = _CENTER_WEIGHT * center_loss + _OFFSET_WEIGHT * offset_loss
+        if self.semantic is not None:
+            total = total + self.semantic(heads["semantic"], label[:, :1])
+        return total

@@ -10,12 +10,14 @@ import torch
 
 from medseg.core.monitor import Monitor, Progress
 from medseg.core.plan import Plan
-from medseg.errors import OutputExists, UsageError
+from medseg.errors import OutputExists, TrainingError, UsageError
 from medseg.inference.device import resolve_device
 from medseg.io.json_files import write_json
 from medseg.io.manifest import DataManifest, read_manifest
-from medseg.models.bundle import PLAN_PATH
+from medseg.models.bundle import PLAN_PATH, Bundle, read_bundle
 from medseg.models.export import write_bundle
+from medseg.models.own_network import own_weights
+from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
 from medseg.training.cross_validation import CaseScore, CrossValidation, fold_numbers, run_fold, summarize
 from medseg.training.datasets import LabelledCase, load_case, read_cases
@@ -44,6 +46,7 @@ def train(
     folds: Sequence[int] | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    heads_for: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -75,6 +78,9 @@ def train(
         with `resume` and `cross_validate` gathers them.
     steps, seed
         In place of the plan's.
+    heads_for
+        A bundle of kind "segresnet" whose network is given instance heads: only they are trained, by the plan's
+        `heads_training`; all else of it, its plan, its scores and what it says of classes, stays as it is.
     overwrite
         Replace a bundle that is there already.
     progress
@@ -101,8 +107,11 @@ def train(
     with monitor.stage("read"):
         data, root = read_manifest(Path(manifest), Path(data_root) if data_root is not None else None)
         labelled = read_cases(data, root)
+    given = None if heads_for is None else read_bundle(find_model(heads_for))
+    if given is not None and (cross_validate or folds is not None):
+        raise UsageError("instance heads leave a network as it is: there is nothing to cross-validate")
     with monitor.stage("plan"):
-        chosen = _chosen_plan(plan, data, labelled, steps, seed)
+        chosen = _chosen_plan(plan if given is None else _with_heads(given, plan), data, labelled, steps, seed)
         build_network(chosen)  # a plan that cannot be built fails here and not after the cases are loaded
         write_json(chosen.model_dump(mode="json"), work / "plan.json")
         loaded = [load_case(case, chosen) for case in labelled]
@@ -120,8 +129,12 @@ def train(
     if cross_validate:
         scores = [score for fold in fold_numbers(labelled) for score in one_fold(fold)]
         validation = summarize(scores, chosen)
+    before = None if given is None else own_weights(given)
+    fitted = chosen if chosen.heads_training is None else chosen.model_copy(update={"training": chosen.heads_training})
     with monitor.stage("train"):
-        weights = fit(loaded, chosen, work / "all", device=torch_device, resume=resume, monitor=monitor)
+        weights = fit(loaded, fitted, work / "all", device=torch_device, resume=resume, monitor=monitor, given=before)
+    if given is not None:
+        validation = _kept_validation(given)
     with monitor.stage("write"):
         _write(bundle, chosen, weights, data, loaded, validation)
     return bundle
@@ -136,7 +149,28 @@ def _chosen_plan(
             f"plan {chosen.name} has {len(chosen.channels)} channel(s), manifest {data.name} {len(data.channels)}"
         )
     changes = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
-    return chosen.model_copy(update={"training": chosen.training.model_copy(update=changes)})
+    part = "training" if chosen.heads_training is None else "heads_training"
+    return chosen.model_copy(update={part: getattr(chosen, part).model_copy(update=changes)})
+
+
+def _with_heads(given: Bundle, plan: Plan | None) -> Plan:
+    """The bundle's plan with instance heads, trained as it was itself unless another plan says how."""
+    own = given.plan
+    if own.network.kind != "segresnet" or own.network.instance_heads:
+        raise TrainingError(
+            f"{given.folder}: heads alone are trained for a network of kind segresnet without any, which gets them as "
+            f"a branch of its own; this is a {own.network.kind}{' with heads' * own.network.instance_heads}. Train it "
+            "anew with network.instance_heads in its plan"
+        )
+    heads_training = plan.heads_training if plan is not None and plan.heads_training is not None else own.training
+    network = own.network.model_copy(update={"instance_heads": True})
+    return own.model_copy(update={"network": network, "heads_training": heads_training})
+
+
+def _kept_validation(given: Bundle) -> CrossValidation | None:
+    """What the bundle is worth on patients that it has not seen: the same with heads as without."""
+    path = given.folder / _SCORES_PATH
+    return CrossValidation.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _known_folds(folds: Sequence[int], labelled: Sequence[LabelledCase]) -> tuple[int, ...]:

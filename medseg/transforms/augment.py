@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
 from medseg.core.plan import IntensityPlan, Plan
+from medseg.transforms.instance_targets import LesionCenters, find_centers, instance_targets
 
 __all__ = ["TrainingCase", "draw_sample"]
 
@@ -53,12 +54,20 @@ class TrainingCase:
         (1, I, J, K) float32 class numbers.
     spacing_mm
         (3,) millimeters.
+    lesions
+        (1, I, J, K) float32 lesion numbers, 0 for background; None where instances are unknown.
     """
 
     case_id: str
     image: torch.Tensor
     label: torch.Tensor
     spacing_mm: tuple[float, float, float]
+    lesions: torch.Tensor | None = None
+
+    @cached_property
+    def centers(self) -> LesionCenters:
+        """Where the lesions of the whole case have their centers, and how large they are."""
+        return find_centers(None if self.lesions is None else self.lesions[0].numpy(), self.spacing_mm)
 
     @cached_property
     def lesion_voxels(self) -> NDArray[np.float64]:
@@ -85,7 +94,7 @@ def draw_sample(
     Returns
     -------
     Image (1, C, i, j, k) and label (1, 1, i, j, k) float32; what lies beyond the frame is 0 in both, the same that
-    inference pads with.
+    inference pads with. For a network with instance heads the label is (1, 7, i, j, k), see `instance_targets`.
     """
     rng = np.random.default_rng(seed)
     turn = _draw_turn(rng, np.array(case.spacing_mm), plan.orientation)
@@ -97,7 +106,31 @@ def draw_sample(
     image = grid_sample(case.image[None], grid, mode="bilinear", padding_mode="border", align_corners=False)
     label = _sampled_classes(case.label, grid, plan.labels.highest)
     image = _vary_intensities(image[0], plan, rng)
-    return (image * inside)[None], (label * inside)[None]
+    label = label * inside
+    if plan.network.instance_heads:
+        label = torch.cat([label, _sampled_targets(case, label, grid, turn, box, inside)])
+    return (image * inside)[None], label[None]
+
+
+def _sampled_targets(
+    case: TrainingCase,
+    label: torch.Tensor,
+    grid: torch.Tensor,
+    turn: NDArray[np.float64],
+    box: Box,
+    inside: torch.Tensor,
+) -> torch.Tensor:
+    """(6, i, j, k) targets of the instance heads, from the centers of the whole case turned with the sample."""
+    numbers = None
+    if case.lesions is not None:
+        nearest = grid_sample(case.lesions[None], grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        numbers = (nearest[0, 0] * inside * (label[0] > 0)).numpy().astype(np.int32)
+    about = (np.array(case.image.shape[1:]) - 1) / 2
+    middle = (np.array(label.shape[1:]) - 1) / 2 - (box[0] + box[1]) / 2
+    centers = np.linalg.solve(turn, (case.centers.voxels - about).T).T + middle
+    radii = case.centers.radii_mm / np.cbrt(abs(np.linalg.det(turn)))
+    moved = LesionCenters(centers, radii)
+    return torch.from_numpy(instance_targets(label[0].numpy() > 0, numbers, moved, case.spacing_mm))
 
 
 def _sampled_classes(label: torch.Tensor, grid: torch.Tensor, highest: int) -> torch.Tensor:

@@ -159,6 +159,10 @@ def _other(value, path: tuple):
         return 6
     if path[-1] in ("mirror_axes",):
         return [0]
+    if path[-1] == "merge_regions":
+        return ["all"]
+    if path[-1] == "instance_heads":
+        return True
     if path[-1] == "regions":
         return {"all": [1]}
     if isinstance(value, str):

@@ -8,6 +8,7 @@ from skimage.segmentation import watershed
 
 from medseg.core.plan import SeparationPlan
 from medseg.lesions.components import label_components
+from medseg.lesions.foreground import find_foreground
 from medseg.lesions.watershed import split_components
 
 from .scenes import ORIENTATIONS, ball, grid_over, make_grid, reorient, restore
@@ -17,7 +18,16 @@ SPACINGS = [(1.0, 1.0, 1.0), (0.8, 0.8, 3.0), (2.0, 2.0, 2.0), (3.0, 0.8, 0.8)]
 
 def split(mask, geometry, **choices):
     components, n_components = label_components(mask.astype(np.uint8), choices.get("connectivity", 26))
-    return split_components(components, n_components, geometry, SeparationPlan(**choices))
+    return on_grid(components, n_components, geometry, SeparationPlan(**choices))
+
+
+def on_grid(components, n_components, geometry, plan):
+    """Labels as an array, and their number."""
+    voxels = find_foreground(components)
+    pieces = split_components(voxels, n_components, geometry, plan)
+    labels = np.zeros(components.shape, dtype=np.uint32)
+    labels[voxels.indices] = pieces.numbers
+    return labels, len(pieces.components)
 
 
 def two_touching_balls(geometry, radius=8.0):
@@ -123,9 +133,10 @@ def test_no_voxel_is_lost_and_every_piece_is_connected(connectivity):
 def test_components_are_left_as_they_were_given():
     mask = cloud(1)
     components, n_components = label_components(mask.astype(np.uint8))
-    before = components.copy()
-    split_components(components, n_components, make_grid(mask.shape), SeparationPlan())
-    assert np.array_equal(components, before)
+    voxels = find_foreground(components)
+    before = voxels.numbers.copy()
+    split_components(voxels, n_components, make_grid(mask.shape), SeparationPlan())
+    assert np.array_equal(voxels.numbers, before)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::5])

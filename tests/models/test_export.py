@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 
 import medseg
 from medseg.core.plan import IntensityPlan, Plan
+from medseg.models.bundle import HEADS_PATH
 from medseg.models.export import inference_config, metadata, write_bundle
 from medseg.networks.build import build_network
 from tests.plans import tiny_plan
@@ -38,19 +39,75 @@ def write_scan(path: Path) -> Path:
 
 def write_model(folder: Path, plan: Plan) -> Path:
     torch.manual_seed(3)
-    weights = build_network(plan).state_dict()
+    network = build_network(plan).eval()
+    weights = network.state_dict()
+    if plan.network.kind == "segresnet":  # by chance one class wins everywhere; let both win somewhere
+        with torch.no_grad():
+            output = network(torch.rand(1, len(plan.channels), 16, 16, 16) * 4)
+        logits = output["semantic"] if isinstance(output, dict) else output
+        lead = float((logits[:, 1] - logits[:, 0]).median())
+        for name in weights:
+            if name.endswith("conv_final.2.conv.bias"):
+                weights[name] = weights[name] - torch.tensor([0.0, lead])
     write_bundle(folder, plan, weights, description="d", data_source="s", n_cases=1, model_card="# card\n")
     return folder
 
 
-def run_under_monai(bundle: Path, scans: Path, output: Path) -> None:
+def run_under_monai(bundle: Path, scans: Path, output: Path, *, with_lesions: bool = False) -> None:
     command = [sys.executable, "-m", "monai.bundle", "run"]
-    command += ["--config_file", str(bundle / "configs" / "inference.json")]
+    names = ["inference.json", *(["lesions.json"] if with_lesions else [])]
+    command += ["--config_file", str([str(bundle / "configs" / name) for name in names])]
     command += ["--meta_file", str(bundle / "configs" / "metadata.json")]
     command += ["--bundle_root", str(bundle), "--dataset_dir", str(scans), "--output_dir", str(output)]
     command += ["--device", "$torch.device('cpu')"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"instance_heads": True},
+        {"instance_heads": True, "kind": "segresnet", "filters": (8, 16, 32), "residual_units": 1, "members": 2},
+        {},
+    ],
+    ids=["unet", "segresnets", "without heads"],
+)
+def test_monai_bundle_run_writes_lesion_maps_too(tmp_path: Path, network: dict[str, object]) -> None:
+    plan = tiny_plan(intensity=PET, spacing_mm=(4.0, 4.0, 4.0), patch_size=(48, 48, 48))
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update=network)})
+    scan = write_scan(tmp_path / "scans" / "scan.nii.gz")
+    bundle = write_model(tmp_path / "bundle", plan)
+    assert (bundle / HEADS_PATH).is_file() == ("kind" in network)
+    run_under_monai(bundle, scan.parent, tmp_path / "monai", with_lesions=True)
+    (semantic_file,) = (tmp_path / "monai").rglob("*semantic.nii.gz")
+    (lesions_file,) = (tmp_path / "monai").rglob("*lesions.nii.gz")
+    segmenter = medseg.load_segmenter(bundle, device="cpu", engine="torch")
+    ours, _ = segmenter.segment(medseg.load_volume(medseg.read_scan(scan), units="suv"))
+    lesions = medseg.separate_lesions(ours, segmenter.recipe.separation)
+    assert lesions.method == ("offsets" if network else "watershed")
+    differing = np.asarray(nib.load(semantic_file).dataobj).squeeze() != ours.array
+    assert differing.mean() < 0.002
+    theirs = np.asarray(nib.load(lesions_file).dataobj).squeeze()
+    assert np.array_equal(theirs > 0, np.asarray(nib.load(semantic_file).dataobj).squeeze() > 0)
+    assert theirs.max() > 0
+    # an untrained network's heads are noise, which rounding may turn: most voxels have the same company all the same
+    shared = np.zeros((int(theirs.max()) + 1, lesions.n_lesions + 1))
+    np.add.at(shared, (theirs.ravel(), np.asarray(lesions.array).ravel()), 1)
+    assert shared[1:, 1:].max(axis=1).sum() > 0.8 * shared[1:, 1:].sum()
+
+
+def test_plain_monai_reads_the_semantic_part_of_a_network_with_heads() -> None:
+    for network in ({"instance_heads": True}, {"instance_heads": True, **SEGRESNET}):
+        plan = tiny_plan()
+        plan = plan.model_copy(update={"network": plan.network.model_copy(update=network)})
+        ours = build_network(plan).eval()
+        theirs = ConfigParser(inference_config(plan)).get_parsed_content("network_def").eval()
+        theirs.load_state_dict({n: t for n, t in ours.state_dict().items() if "instance_" not in n})
+        image = torch.rand(1, 1, 16, 16, 16)
+        with torch.no_grad():
+            assert torch.equal(theirs(image)[:, :2], ours(image)["semantic"])
 
 
 SEGRESNET = {"kind": "segresnet", "filters": (8, 16, 32), "residual_units": (1, 2, 1)}

@@ -123,3 +123,53 @@ def test_shipped_plan_is_what_the_planner_makes_of_the_manifest(real_data: Path)
     planned = plan_training(manifest, take_fingerprint(read_cases(manifest, root), manifest))
     shipped = Plan.from_json((find_model("sarcoma_pet") / "configs" / "plan.json").read_text())
     assert planned == shipped
+
+
+def with_network(plan: Plan, **changes: object) -> Plan:
+    return plan.model_copy(update={"network": plan.network.model_copy(update=changes)})
+
+
+def known_instances(manifest: Path) -> Path:
+    content = json.loads(manifest.read_text())
+    for number, case in enumerate(content["cases"]):
+        case["lesions"] = ("numbered", "one", "unknown")[number % 3]
+    manifest.write_text(json.dumps(content))
+    return manifest
+
+
+def test_heads_are_given_to_a_network_that_stays_as_it_is(tmp_path: Path) -> None:
+    manifest = known_instances(write_data_set(tmp_path / "data"))
+    plain = with_network(quick_plan(), kind="segresnet", filters=(8, 16), strides=(2,), members=2)
+    before = train(manifest, tmp_path / "before", plan=plain, device="cpu", cross_validate=True)
+    after = train(manifest, tmp_path / "after", heads_for=before, steps=2, device="cpu")
+    for name in ("models/model.pt", "docs/cross_validation.json"):
+        assert (after / name).read_bytes() == (before / name).read_bytes()
+    assert "cross-validation with the same training" in (after / "docs" / "README.md").read_text()
+    scan = medseg.read_scan(tmp_path / "data" / "case_1" / "image.nii.gz")
+    volume = medseg.load_volume(scan, units="suv")
+    maps = []
+    for bundle in (before, after):
+        segmenter = medseg.load_segmenter(bundle, device="cpu", engine="torch")
+        maps.append((segmenter.segment(volume)[0], segmenter.weights_sha256))
+    assert np.array_equal(maps[0][0].array, maps[1][0].array)
+    assert np.array_equal(maps[0][0].probability, maps[1][0].probability)
+    assert maps[0][1] != maps[1][1]
+    assert maps[0][0].evidence is None
+    assert (maps[1][0].evidence is not None) == bool(maps[1][0].array.any())
+
+
+def test_heads_that_share_the_last_features_cannot_be_trained_alone(tmp_path: Path) -> None:
+    manifest = known_instances(write_data_set(tmp_path / "data"))
+    before = train(manifest, tmp_path / "before", plan=quick_plan(), device="cpu")
+    with pytest.raises(TrainingError, match="segresnet"):
+        train(manifest, tmp_path / "after", heads_for=before, steps=2, device="cpu")
+    with pytest.raises(UsageError, match="cross-validate"):
+        train(manifest, tmp_path / "after", heads_for=before, cross_validate=True, device="cpu")
+
+
+def test_a_network_with_shared_heads_is_trained_and_loaded(tmp_path: Path) -> None:
+    manifest = known_instances(write_data_set(tmp_path / "data"))
+    plan = with_network(quick_plan(), instance_heads=True)
+    bundle = train(manifest, tmp_path / "bundle", plan=plan, device="cpu")
+    assert not (bundle / "models" / "heads.pt").exists()
+    assert medseg.load_segmenter(bundle, device="cpu").recipe.output.has_instance_heads

@@ -1,0 +1,77 @@
+"""Evidence at the voxels of a component: heat and votes, wherever the network's grid lies against the scan's."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medseg.core.evidence import InstanceEvidence
+from medseg.core.geometry import Geometry
+from medseg.lesions.orientation import CanonicalView
+
+__all__ = ["EvidenceSampler"]
+
+_ROUNDING_VOXELS = 1e-6  # voxel centers of two grids that lie this near to each other coincide
+
+
+class EvidenceSampler:
+    """Reads evidence at voxels of another grid, linearly interpolated, beyond its outermost voxels 0.
+
+    Parameters
+    ----------
+    evidence
+        Heatmap and offsets on their own grid.
+    geometry
+        The grid whose voxels are asked for.
+    """
+
+    def __init__(self, evidence: InstanceEvidence, geometry: Geometry) -> None:
+        self._evidence = evidence
+        self._to_evidence = np.linalg.inv(evidence.geometry.affine) @ geometry.affine
+        view = CanonicalView.of(geometry)
+        signs = np.array([1.0 if direction.step == 1 else -1.0 for direction in view.directions])
+        own = _directions(geometry)[:, list(view.axes)] * signs
+        self._turn = np.linalg.inv(own) @ _directions(evidence.geometry)
+
+    def at(self, voxels: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Heat and offsets at voxels.
+
+        Parameters
+        ----------
+        voxels
+            (n, 3) indices on the grid.
+
+        Returns
+        -------
+        heat
+            (n,) float64.
+        offsets_mm
+            (n, 3) float64, millimeters along the grid's axes in R, A, S order and direction.
+        """
+        index = voxels @ self._to_evidence[:3, :3].T + self._to_evidence[:3, 3]
+        whole = np.rint(index)
+        index = np.where(np.abs(index - whole) < _ROUNDING_VOXELS, whole, index)
+        low = np.floor(index.min(axis=0)).astype(int)
+        high = np.ceil(index.max(axis=0)).astype(int) + 1
+        low, high = np.clip(low, 0, self._evidence.geometry.shape), np.clip(high, 0, self._evidence.geometry.shape)
+        if (low >= high).any():
+            return np.zeros(len(voxels)), np.zeros((len(voxels), 3))
+        box = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+        inside = (index - low).T
+        heat = _interpolated(self._evidence.center[box], inside)
+        offsets = np.stack([_interpolated(part, inside) for part in self._evidence.offsets_mm[:, *box]], axis=-1)
+        return heat, offsets @ self._turn.T
+
+
+def _directions(geometry: Geometry) -> NDArray[np.float64]:
+    """(3, 3) unit world vectors of the axes, one a column."""
+    columns: NDArray[np.float64] = geometry.affine[:3, :3] / np.array(geometry.spacing)
+    return columns
+
+
+def _interpolated(values: NDArray[np.floating], index: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = ndimage.map_coordinates(
+        values.astype(np.float64), index, order=1, mode="grid-constant"
+    )
+    return result

@@ -1,0 +1,131 @@
+"""Paint of a crowd: tissue, lesions, and the seam between two lesions that touch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medseg.core.geometry import Geometry
+from medseg.phantoms.body import draw_texture
+
+__all__ = ["BlockKind", "paint_block"]
+
+BlockKind = Literal["ct", "pet"]
+
+_FWHM_PER_SIGMA = 2.3548200450309493  # 2 sqrt(2 ln 2)
+_SEAM = (0.35, 0.8)  # share of the lesion's contrast that is missing in a seam
+_SPREAD = 0.2  # share of the contrast by which lesions in contact differ
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Tissue and lesions of a kind of scan: intensity of the tissue, contrast of lesions, blur in mm, noise."""
+
+    tissue: tuple[float, float]
+    contrast: tuple[float, float]
+    texture: float
+    fwhm_mm: float
+    noise: tuple[float, float]
+    noise_fwhm_mm: float
+
+
+_LOOKS = {
+    "ct": _Look((40.0, 110.0), (30.0, 70.0), texture=4.0, fwhm_mm=1.2, noise=(5.0, 11.0), noise_fwhm_mm=1.5),
+    "pet": _Look((0.5, 1.2), (2.5, 14.0), texture=0.1, fwhm_mm=6.0, noise=(0.05, 0.1), noise_fwhm_mm=5.0),
+}
+
+
+def paint_block(
+    kind: BlockKind,
+    fine: Geometry,
+    owner: NDArray[np.int32],
+    groups: NDArray[np.int32],
+    rng: np.random.Generator,
+    *,
+    is_seam_visible: bool,
+) -> NDArray[np.float32]:
+    """Intensities of a block.
+
+    Parameters
+    ----------
+    kind
+        "ct" (HU) or "pet" (SUV).
+    fine
+        The grid, finer than the slices.
+    owner
+        (I, J, K) which lesion owns each voxel, 0 for tissue.
+    groups
+        (n + 1,) group of each lesion; lesions of one group are in contact.
+    rng
+        Source of intensities, texture and noise.
+    is_seam_visible
+        Whether lesions in contact differ and have a layer of other tissue between them; else they look as one.
+
+    Returns
+    -------
+    (I, J, K) float32.
+    """
+    look = _LOOKS[kind]
+    tissue = float(rng.uniform(*look.tissue))
+    values = np.full(fine.shape, tissue, dtype=np.float32)
+    values += np.float32(look.texture) * _texture(fine, rng)
+    contrast = _contrasts(look, groups, rng, is_dark=kind == "ct" and rng.random() < 0.5, differs=is_seam_visible)
+    lesions = contrast[owner]
+    if is_seam_visible:
+        lesions *= 1 - np.float32(rng.uniform(*_SEAM)) * _is_seam(owner)
+    values = _blurred(values + lesions, look.fwhm_mm, fine)
+    return values + _noise(look, kind, values, fine, rng)
+
+
+def _contrasts(
+    look: _Look, groups: NDArray[np.int32], rng: np.random.Generator, *, is_dark: bool, differs: bool
+) -> NDArray[np.float32]:
+    """(n + 1,) contrast of each lesion to the tissue; one for a group, about which its members differ or not."""
+    low, high = np.log(look.contrast)
+    of_group = {int(group): float(np.exp(rng.uniform(low, high))) for group in np.unique(groups[1:])}
+    spread = rng.uniform(-_SPREAD, _SPREAD, len(groups)) if differs else np.zeros(len(groups))
+    contrast = np.array([0.0, *(of_group[int(group)] for group in groups[1:])]) * (1 + spread)
+    return (-contrast if is_dark else contrast).astype(np.float32)
+
+
+def _is_seam(owner: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Voxels of a lesion that have a face in common with a voxel of another one."""
+    cross = ndimage.generate_binary_structure(3, 1)
+    highest = ndimage.maximum_filter(owner, footprint=cross)
+    far = np.where(owner == 0, np.iinfo(np.int32).max, owner)
+    lowest = ndimage.minimum_filter(far, footprint=cross)
+    seam: NDArray[np.bool_] = (owner > 0) & ((highest != owner) | (lowest != owner))
+    return seam
+
+
+def _texture(fine: Geometry, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Smooth variation of standard deviation 1: plane waves, each the product of one factor an axis."""
+    texture = draw_texture(rng)
+    total = np.zeros(fine.shape, dtype=np.complex64)
+    for wave, phase in zip(texture.waves, texture.phases, strict=True):
+        i, j, k = (np.exp(1j * w * s * np.arange(n)) for w, s, n in zip(wave, fine.spacing, fine.shape, strict=True))
+        total += np.exp(1j * phase) * i[:, None, None] * j[:, None] * k
+    values: NDArray[np.float32] = (total.real * np.sqrt(2 / len(texture.phases))).astype(np.float32)
+    return values
+
+
+def _noise(
+    look: _Look, kind: BlockKind, values: NDArray[np.float32], fine: Geometry, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Noise that is the same everywhere (CT), or grows with the root of the uptake (PET)."""
+    noise = _blurred(rng.standard_normal(fine.shape, dtype=np.float32), look.noise_fwhm_mm, fine)
+    deviation = float(rng.uniform(*look.noise)) / max(float(noise.std()), 1e-6)
+    # a slice of several layers averages their noise, a scanner's noise does not grow with thinner layers
+    scale = np.sqrt(np.maximum(values, 0)) if kind == "pet" else np.float32(1)
+    scaled: NDArray[np.float32] = (noise * np.float32(deviation) * scale).astype(np.float32)
+    return scaled
+
+
+def _blurred(values: NDArray[np.float32], fwhm_mm: float, fine: Geometry) -> NDArray[np.float32]:
+    sigmas = [fwhm_mm / _FWHM_PER_SIGMA / spacing for spacing in fine.spacing]
+    blurred: NDArray[np.float32] = ndimage.gaussian_filter(values, sigmas, mode="nearest")
+    return blurred
