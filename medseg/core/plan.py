@@ -151,6 +151,12 @@ class TrainingPlan(_Part):
     seed: int = 0
 
 
+_ADDED = {
+    "network": ("instance_heads",),
+    "separation": ("valley_share", "merge_regions", "peak_heat", "peak_distance_mm", "merge_fraction", "least_votes"),
+}
+
+
 class Plan(_Part):
     """All choices of one model.
 
@@ -193,8 +199,19 @@ class Plan(_Part):
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the plan's canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Hexadecimal SHA-256 of the plan's canonical JSON.
+
+        Fields that were added to this version of the schema count only where they are not at their default, so that a
+        plan keeps its hash.
+        """
+        document = self.model_dump(mode="json")
+        for part, defaults in (("network", NetworkPlan.model_fields), ("separation", SeparationPlan.model_fields)):
+            for name in _ADDED[part]:
+                if getattr(getattr(self, part), name) == defaults[name].default:
+                    del document[part][name]
+        if self.heads_training is None:
+            del document["heads_training"]
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_json(self) -> str:
