@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medseg.core.volume import Volume
     from medseg.errors import MedsegError
     from medseg.inference.options import RunOptions
+    from medseg.io.convert import convert_lesions
     from medseg.io.discover import find_scans
     from medseg.io.label_files import read_lesions, read_semantic
     from medseg.io.scan import load_volume, read_scan
@@ -50,6 +51,7 @@ _HOME = {
     "Scan": "medseg.core.scan",
     "SemanticMap": "medseg.core.semantic",
     "Volume": "medseg.core.volume",
+    "convert_lesions": "medseg.io.convert",
     "find_scans": "medseg.io.discover",
     "load_segmenter": "medseg.models.load",
     "load_volume": "medseg.io.scan",
@@ -79,6 +81,7 @@ __all__ = [
     "SemanticMap",
     "Volume",
     "__version__",
+    "convert_lesions",
     "find_scans",
     "load_segmenter",
     "load_volume",

@@ -10,6 +10,7 @@ import typer
 
 from medseg import __version__
 from medseg.cli.console import CleanErrors
+from medseg.cli.convert import convert
 from medseg.cli.demo import demo
 from medseg.cli.inspect import inspect
 from medseg.cli.measure import measure
@@ -53,7 +54,7 @@ def root(
     """  # noqa: D301
 
 
-for _command in (demo, inspect, segment, separate, measure, phantom, train):
+for _command in (demo, inspect, segment, separate, measure, convert, phantom, train):
     app.command()(_command)
 app.add_typer(model_app, name="model")
 

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 _Lesions = Annotated[
-    Path, typer.Argument(metavar="LESIONS", show_default=False, help="Map of lesion numbers, 0 for background.")
+    Path,
+    typer.Argument(
+        metavar="LESIONS", show_default=False, help="Map of lesion numbers, 0 for background; DICOM SEG or RTSTRUCT."
+    ),
 ]
 _Scan = Annotated[
     Path | None,
     typer.Option("--scan", "-s", help="Volume file, DICOM folder, zip or tar on the same grid, for the intensities."),
 ]
 _Units = Annotated[Literal["stored", "suv"], typer.Option("--units", help="Of the scan's voxels.")]
+_Roi = Annotated[
+    list[str] | None,
+    typer.Option("--roi", help="Measure only the DICOM segment or region of that label; may be given several times."),
+]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", help="Table to write: .csv, .json or .parquet.", show_default=False)
 ]
@@ -38,13 +45,15 @@ def measure(
     units: _Units = "stored",
     allow_gaps: AllowGaps = False,
     weight_kg: WeightKg = None,
+    roi: _Roi = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure the lesions of a lesion map.
 
-    Without a scan the intensity columns are empty. A map with other numbers than 1..n is renumbered, largest first.
+    Without a scan the intensity columns are empty. A map with other numbers than 1..n is renumbered, largest first. An
+    RTSTRUCT holds contours only and needs the scan.
 
     \b
     Example:
@@ -66,7 +75,7 @@ def measure(
     with show_progress(quiet=quiet) as progress:
         monitor = Monitor(progress)
         with monitor.stage("read"):
-            lesion_map = read_lesions(lesions)
+            lesion_map = read_lesions(lesions, like=source.geometry if source else None, only=roi or ())
             volume = load_volume(source, units=units, weight_kg=weight_kg) if source else None
         with monitor.stage("measure"):
             table = measure_lesions(lesion_map, volume, case_id=name)

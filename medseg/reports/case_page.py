@@ -12,12 +12,12 @@ from os import PathLike
 from pathlib import Path
 from string import Template
 
+from medseg.core.colors import lesion_color
 from medseg.core.result import CaseResult
 from medseg.core.table import Column, LesionTable, Value
 from medseg.io.atomic import atomic_path
 from medseg.reports.display import GrayWindow, gray_window
 from medseg.reports.figures import key_image, key_slices, overview
-from medseg.reports.outlines import lesion_color
 from medseg.reports.page_style import PAGE, STYLE
 
 __all__ = ["MOST_KEY_IMAGES", "write_case_page"]
