@@ -16,7 +16,10 @@ __all__ = ["content_hash", "tracking_identifiers"]
 
 def content_hash(array: NDArray[Any], source: SourceSeries, algorithm: Algorithm) -> str:
     """A hash of all that an object is made from: labels, series, what is told of patient and study, algorithm."""
-    digest = hashlib.sha256(np.ascontiguousarray(array.T, dtype=np.uint32).tobytes())
+    where = np.flatnonzero(array)  # most voxels are background
+    digest = hashlib.sha256(f"{array.shape}".encode())
+    digest.update(where.astype("<u8").tobytes())
+    digest.update(array[np.unravel_index(where, array.shape)].astype("<u4").tobytes())
     header = [f"{element.keyword}={element.value}" for element in source.header]
     parts = [source.series_uid, *map(str, source.slices), str(algorithm), *header]
     digest.update("\0".join(parts).encode("utf-8", "surrogatepass"))
