@@ -16,6 +16,7 @@ from medseg.cli.inspect import inspect
 from medseg.cli.measure import measure
 from medseg.cli.model import model_app
 from medseg.cli.phantom import phantom
+from medseg.cli.report import report
 from medseg.cli.segment import segment
 from medseg.cli.separate import separate
 from medseg.cli.train import train
@@ -54,7 +55,7 @@ def root(
     """  # noqa: D301
 
 
-for _command in (demo, inspect, segment, separate, measure, convert, phantom, train):
+for _command in (demo, inspect, segment, separate, measure, convert, report, phantom, train):
     app.command()(_command)
 app.add_typer(model_app, name="model")
 

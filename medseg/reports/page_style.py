@@ -7,7 +7,7 @@ import hashlib
 
 from medseg.core.colors import LESION_COLORS
 
-__all__ = ["PAGE", "STYLE", "VIEWER", "policy"]
+__all__ = ["INDEX", "PAGE", "STYLE", "VIEWER", "policy"]
 
 PAGE = """\
 <!DOCTYPE html>
@@ -42,6 +42,39 @@ $provenance
 </main>
 $data
 <script>$script</script>
+</body>
+</html>
+"""
+
+INDEX = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="$policy">
+<meta name="robots" content="noindex">
+<meta name="referrer" content="no-referrer">
+<title>Cases - medseg</title>
+<style>$style</style>
+</head>
+<body>
+<header>
+<h1>Cases</h1>
+<p class="notice">For research use only. medseg is not a medical device.</p>
+</header>
+<main>
+<dl class="facts">
+$summary
+</dl>
+<h2>Results</h2>
+<div class="scroll" role="region" aria-label="Cases" tabindex="0"><table>
+<thead><tr><th scope="col">case</th><th scope="col">lesions</th><th scope="col">volume (ml)</th>
+<th scope="col">modality</th><th scope="col">model</th><th scope="col">notes</th></tr></thead>
+<tbody>
+$rows
+</tbody></table></div>
+</main>
 </body>
 </html>
 """
@@ -129,7 +162,7 @@ tbody tr:hover { background: var(--raised); }
 .none { font-size: 1.15rem; }
 .quiet { color: var(--quiet); font-size: .9rem; }
 .flag { color: var(--notice); font-weight: 600; }
-.views { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: .75rem; }
+.views { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); gap: .75rem; }
 .views figure { margin: 0; padding: .5rem; width: auto; }
 .views canvas {
   display: block; width: 100%; aspect-ratio: 1; border-radius: 4px; touch-action: none; cursor: crosshair;
@@ -147,7 +180,7 @@ thead button::after { content: " \\2195"; color: var(--quiet); }
 th[aria-sort="ascending"] button::after { content: " \\2191"; }
 th[aria-sort="descending"] button::after { content: " \\2193"; }
 :focus-visible { outline: 3px solid #2f7de1; outline-offset: 1px; }
-tbody tr { cursor: pointer; }
+tr[data-lesion] { cursor: pointer; }
 tr.chosen, tr.chosen:hover { background: color-mix(in srgb, #2f7de1 18%, var(--ground)); }
 #where { font-variant-numeric: tabular-nums; min-height: 1.5em; }
 @media print {
@@ -162,11 +195,9 @@ tr.chosen, tr.chosen:hover { background: color-mix(in srgb, #2f7de1 18%, var(--g
 
 
 def policy(style: str, script: str) -> str:
-    """The content security policy: this style, this script, pictures within the page, and nothing from anywhere."""
-    return (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    """The content security policy: this style, the script if any, pictures in the page, nothing from anywhere."""
+    scripts = f"script-src {_hash(script)}; " if script else ""
+    return f"default-src 'none'; img-src data:; style-src {_hash(style)}; {scripts}base-uri 'none'; form-action 'none'"
 
 
 def _hash(text: str) -> str:
