@@ -97,7 +97,8 @@ def measurement_report(
         "report", content_hash(lesions.array, source, algorithm), str(lesions.lesions), str(table.rows)
     )
     tracking = tracking_identifiers(lesions, source, algorithm)
-    groups: list[Any] = [_count(lesions.n_lesions, content, algorithm)]
+    # Only for none: viewers stumble over a group without coordinates, and otherwise the groups are the count.
+    groups: list[Any] = [] if lesions.n_lesions else [_count(0, content, algorithm)]
     if seg is not None:
         slices = _slices_of_lesions(lesions)
         for number, (lesion, row) in enumerate(zip(lesions.lesions, table.rows, strict=True), start=1):

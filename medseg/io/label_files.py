@@ -25,8 +25,10 @@ __all__ = ["read_lesions", "read_semantic"]
 _INTEGER_TOLERANCE = 1e-3  # a stored slope may leave this much on a class number
 
 
-def read_semantic(path: str | PathLike[str], scheme: LabelScheme | None = None) -> SemanticMap:
-    """Read a map of class numbers.
+def read_semantic(
+    path: str | PathLike[str], scheme: LabelScheme | None = None, like: Geometry | None = None
+) -> SemanticMap:
+    """Read a map of class numbers, or a DICOM SEG or RTSTRUCT whose segments or regions are classes.
 
     Parameters
     ----------
@@ -34,7 +36,9 @@ def read_semantic(path: str | PathLike[str], scheme: LabelScheme | None = None) 
         A NIfTI, NRRD or MetaImage file of whole, non-negative numbers, stored as integers or floats.
     scheme
         What the numbers mean. Without one, a map of 0 and 1 is background and "lesion", and any other number n
-        becomes "class_n".
+        becomes "class_n"; a DICOM object names its own classes.
+    like
+        For DICOM objects: the grid to put them on, see `read_lesions`.
 
     Raises
     ------
@@ -43,7 +47,11 @@ def read_semantic(path: str | PathLike[str], scheme: LabelScheme | None = None) 
     ScanNotFound, UnreadableImage, UnsupportedDimensions, InvalidGeometry, ScanTooLarge
         As `medseg.io.volume_files.read_volume_array`.
     """
-    labels, geometry = _read_labels(Path(path))
+    file = Path(path)
+    if is_dicom_file(file):
+        read = read_dicom_labels(file, like)
+        return SemanticMap(read.array, read.geometry, scheme or LabelScheme(classes=read.names))
+    labels, geometry = _read_labels(file)
     highest = int(labels.max(initial=0))
     if highest > np.iinfo(np.uint16).max:
         raise InvalidLabelMap(f"{path}: class numbers go up to 65535; found {highest}")

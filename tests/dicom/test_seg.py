@@ -208,7 +208,11 @@ def test_classes_of_a_semantic_map_are_segments(tmp_path: Path) -> None:
     path = saved(seg, tmp_path / "semantic.dcm")
     assert complaints(path) == []
     back = medseg.read_lesions(path, like=scan.geometry)
-    np.testing.assert_array_equal(back.array, np.where(array == 2, 1, np.where(array == 7, 2, 0)))
+    expected = np.where(array == 2, 1, np.where(array == 7, 2, 0))
+    np.testing.assert_array_equal(back.array, expected)
+    classes = medseg.read_semantic(path, like=scan.geometry)
+    np.testing.assert_array_equal(classes.array, expected)
+    assert dict(classes.scheme.classes) == {1: "liver_tumor", 2: "spleen"}
 
 
 def test_no_lesion_makes_no_segmentation(tmp_path: Path) -> None:
