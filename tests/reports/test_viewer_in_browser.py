@@ -59,7 +59,7 @@ class Opened:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(f"file://{path}")
         if options.get("java_script_enabled", True):
-            self.page.wait_for_selector("#viewer[data-state=ready]", timeout=20_000)
+            self.page.wait_for_selector("#viewer[data-state=ready]", timeout=60_000)
 
     def state(self, name: str) -> str:
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
