@@ -9,6 +9,7 @@ import highdicom as hd
 import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
+    CoordinatesForMeasurement,
     CoordinatesForMeasurement3D,
     DeviceObserverIdentifyingAttributes,
     Measurement,
@@ -17,6 +18,7 @@ from highdicom.sr import (
     ObservationContext,
     ObserverContext,
     ReferencedSegment,
+    SourceImageForRegion,
     SourceImageForSegmentation,
     SourceSeriesForSegmentation,
     TrackingIdentifier,
@@ -51,6 +53,7 @@ _COUNT = Code("246205007", "SCT", "Quantity")
 _LESIONS = Code("{lesions}", "UCUM", "lesions")
 _LESION = Code("52988006", "SCT", "Lesion")
 _LONG_AXIS = next(term for term in SIZES if term.column == "longest_diameter_mm")
+_IN_PLANE_VOXELS = 0.01
 _DIGITS = 12  # significant; a decimal string holds 16 characters
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -202,12 +205,28 @@ def _long_axis(
         tracking_identifier=identifier,
         finding_type=class_term(class_name).type,
         algorithm_id=_identification(algorithm),
-        measurements=[_measurement(_LONG_AXIS, row[_LONG_AXIS.column], [line])],
+        measurements=[_measurement(_LONG_AXIS, row[_LONG_AXIS.column], [*_in_image(ends, source), line])],
     )
 
 
+def _in_image(ends: NDArray[np.float64], source: SourceSeries) -> list[CoordinatesForMeasurement]:
+    """The line in pixels of the image that it lies in, if it lies in one: what viewers draw that know no 3-D lines."""
+    voxels = source.geometry.to_voxel(ends)
+    k = round(float(voxels[0, 2]))
+    reference = source.slices[k] if 0 <= k < len(source.slices) else None
+    if reference is None or float(np.abs(voxels[:, 2] - k).max()) > _IN_PLANE_VOXELS:
+        return []
+    image = SourceImageForRegion(
+        reference.sop_class_uid, reference.instance_uid, None if reference.frame is None else [reference.frame]
+    )
+    pixels = np.clip(voxels[:, :2] + 0.5, 0.0, source.geometry.shape[:2])  # (0, 0) is the corner of the first pixel
+    return [CoordinatesForMeasurement(hd.sr.GraphicTypeValues.POLYLINE, pixels, image)]
+
+
 def _measurement(
-    term: MeasurementTerm, value: Value, coordinates: Sequence[CoordinatesForMeasurement3D] | None = None
+    term: MeasurementTerm,
+    value: Value,
+    coordinates: Sequence[CoordinatesForMeasurement | CoordinatesForMeasurement3D] | None = None,
 ) -> Measurement:
     return Measurement(
         name=CodedConcept.from_code(term.name),

@@ -8,6 +8,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 import medseg
 from medseg.core.lesions import LesionMap
@@ -65,10 +66,14 @@ def test_every_long_axis_is_a_line_in_the_patient(tmp_path: Path) -> None:
     lines = {}
     for group in content.get_image_measurement_groups():
         for measurement in group.get_measurements():
-            for item in measurement.referenced_coordinates:
-                assert item.graphic_type.value == "POLYLINE"
-                assert item.frame_of_reference_uid == source_of(scan).frame_of_reference_uid
-                lines[group.tracking_identifier] = (np.array(item.value), measurement.value)
+            flat, item = measurement.referenced_coordinates
+            pixels = scan.geometry.to_voxel(np.array(item.value) * [-1, -1, 1])
+            np.testing.assert_allclose(flat.value, pixels[:, :2] + 0.5, atol=1e-3)
+            image = flat.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+            assert image == dcmread(scan.files[0][round(pixels[0, 2])]).SOPInstanceUID
+            assert item.graphic_type.value == "POLYLINE"
+            assert item.frame_of_reference_uid == source_of(scan).frame_of_reference_uid
+            lines[group.tracking_identifier] = (np.array(item.value), measurement.value)
     assert sorted(lines) == [f"Lesion {n}" for n in range(1, 5)]
     for number, ends in enumerate(long_axes(lesions), start=1):
         line, length = lines[f"Lesion {number}"]
