@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from medseg.core.table import LesionTable
     from medseg.core.volume import Volume
     from medseg.errors import MedsegError
+    from medseg.evaluation.case import evaluate_case
+    from medseg.evaluation.compare import compare_systems
+    from medseg.evaluation.evaluate import evaluate_cohort
     from medseg.inference.options import RunOptions
     from medseg.io.convert import convert_lesions
     from medseg.io.discover import find_scans
@@ -51,7 +54,10 @@ _HOME = {
     "Scan": "medseg.core.scan",
     "SemanticMap": "medseg.core.semantic",
     "Volume": "medseg.core.volume",
+    "compare_systems": "medseg.evaluation.compare",
     "convert_lesions": "medseg.io.convert",
+    "evaluate_case": "medseg.evaluation.case",
+    "evaluate_cohort": "medseg.evaluation.evaluate",
     "find_scans": "medseg.io.discover",
     "load_segmenter": "medseg.models.load",
     "load_volume": "medseg.io.scan",
@@ -81,7 +87,10 @@ __all__ = [
     "SemanticMap",
     "Volume",
     "__version__",
+    "compare_systems",
     "convert_lesions",
+    "evaluate_case",
+    "evaluate_cohort",
     "find_scans",
     "load_segmenter",
     "load_volume",

@@ -95,7 +95,7 @@ def segment_case(
     >>> import medseg
     >>> segmenter = medseg.load_segmenter("sarcoma_pet")  # doctest: +SKIP
     >>> medseg.segment_case(medseg.read_scan("scan.nii.gz"), segmenter).table  # doctest: +SKIP
-    LesionTable(1 lesion(s), 20 columns)
+    LesionTable(1 lesion(s), 162 columns)
     """
     monitor = Monitor(progress)
     recipe = segmenter.recipe
@@ -108,7 +108,7 @@ def segment_case(
     with monitor.stage("separate"):
         lesions = separate_lesions(semantic, recipe.separation)
     with monitor.stage("measure"):
-        table = measure_lesions(lesions, volume, case_id=scan.case_id)
+        table = measure_lesions(lesions, volume, scan.case_id, probabilities=semantic.probability)
     provenance = _provenance(scan, volume, segmenter, recipe, notes)
     return CaseResult(scan, volume, semantic, lesions, table, recipe, provenance, monitor.seconds)
 
@@ -265,6 +265,7 @@ def _summary(result: CaseResult) -> dict[str, object]:
         },
         "n_lesions": lesions.n_lesions,
         "lesion_volume_ml": int((lesions.array > 0).sum()) * voxel_ml,
+        "totals": dict(result.table.totals),
         "semantic_volume_ml": result.semantic.n_foreground_voxels * voxel_ml,
         "separation": {
             "method": lesions.method,

@@ -12,6 +12,8 @@ from medseg.errors import GridMismatch, InvalidLabelMap
 
 __all__ = ["Lesion", "LesionMap", "label_dtype"]
 
+_BLOCK_VOXELS = 2**21
+
 
 @dataclass(frozen=True)
 class Lesion:
@@ -71,7 +73,7 @@ class LesionMap:
             raise InvalidLabelMap(
                 f"{self.n_lesions} lesions need the numbers 1..{self.n_lesions}; highest is {highest}"
             )
-        missing = np.flatnonzero(np.bincount(array[array > 0], minlength=highest + 1)[1:] == 0) + 1
+        missing = np.flatnonzero(~_present(array, highest)[1:]) + 1
         if missing.size:
             raise InvalidLabelMap(f"lesion numbers must be exactly 1..{highest}; missing {missing[:10].tolist()}")
         array.setflags(write=False)
@@ -85,6 +87,18 @@ class LesionMap:
 
     def __repr__(self) -> str:
         return f"LesionMap({self.n_lesions} lesion(s) by {self.method}; {self.geometry!r})"
+
+
+def _present(array: NDArray[np.unsignedinteger], highest: int) -> NDArray[np.bool_]:
+    """Which of the numbers 0..highest a map holds; block by block, in little memory."""
+    present = np.zeros(highest + 1, dtype=np.bool_)
+    axes = sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
+    in_memory_order = array.transpose(axes)
+    planes = max(1, _BLOCK_VOXELS // max(1, in_memory_order[0].size))
+    for start in range(0, in_memory_order.shape[0], planes):
+        block = in_memory_order[start : start + planes]
+        present[block[block > 0]] = True
+    return present
 
 
 def label_dtype(n_lesions: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:

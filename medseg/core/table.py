@@ -6,63 +6,37 @@ is written from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from medseg.core.column import Column, Value
+from medseg.core.columns_context import CONFIDENCE, IDENTITY, LESION_FIELDS, NEIGHBORS, ORGAN
+from medseg.core.columns_scan import INTENSITY, UPTAKE
+from medseg.core.columns_shape import DIAMETERS, POSITION, QUALITY, SHAPE, SIZE
 from medseg.errors import InvalidLabelMap
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "Column", "LesionTable", "Value"]
+__all__ = ["COLUMNS", "Column", "FAMILIES", "LesionTable", "Value"]
 
-Value = str | int | float | bool | None
-_Kind = Literal["text", "integer", "number", "flag"]
+FAMILIES: Mapping[str, tuple[Column, ...]] = {
+    "Identity": (*IDENTITY, *LESION_FIELDS),
+    "Size": SIZE,
+    "Diameters": DIAMETERS,
+    "Shape": SHAPE,
+    "Position": POSITION,
+    "Quality": QUALITY,
+    "Intensity": INTENSITY,
+    "Uptake": UPTAKE,
+    "Organ": ORGAN,
+    "Neighbors": NEIGHBORS,
+    "Confidence": CONFIDENCE,
+}
+"""Columns of every table, by what they are about."""
 
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its name, what kind of value it holds, its unit, and what it means."""
-
-    name: str
-    kind: _Kind
-    unit: str
-    definition: str
-
-
-COLUMNS: tuple[Column, ...] = (
-    Column("case_id", "text", "", "The case that the lesion was found in."),
-    Column("lesion_id", "integer", "", "Number of the lesion in the lesion map, from 1, by descending volume."),
-    Column("class_name", "text", "", "Class of the lesion in the semantic map."),
-    Column("volume_ml", "number", "ml", "Number of voxels times the volume of one voxel (IBSI YEKZ)."),
-    Column(
-        "longest_diameter_mm",
-        "number",
-        "mm",
-        "Longest chord within one axial slice, over all axial slices (RECIST 1.1 longest diameter).",
-    ),
-    Column(
-        "perpendicular_diameter_mm",
-        "number",
-        "mm",
-        "Longest chord perpendicular to the longest diameter, in the same slice (RECIST 1.1 short axis).",
-    ),
-    Column("centroid_x_lps_mm", "number", "mm", "Mean voxel center, patient left (DICOM, LPS)."),
-    Column("centroid_y_lps_mm", "number", "mm", "Mean voxel center, patient posterior (DICOM, LPS)."),
-    Column("centroid_z_lps_mm", "number", "mm", "Mean voxel center, patient superior (DICOM, LPS)."),
-    Column("bbox_i_min", "integer", "voxel", "First voxel index of the lesion on the first array axis."),
-    Column("bbox_i_max", "integer", "voxel", "One past its last voxel index on the first array axis."),
-    Column("bbox_j_min", "integer", "voxel", "First voxel index of the lesion on the second array axis."),
-    Column("bbox_j_max", "integer", "voxel", "One past its last voxel index on the second array axis."),
-    Column("bbox_k_min", "integer", "voxel", "First voxel index of the lesion on the third array axis."),
-    Column("bbox_k_max", "integer", "voxel", "One past its last voxel index on the third array axis."),
-    Column("mean", "number", "scan", "Mean intensity of the first channel; null without a scan."),
-    Column("std", "number", "scan", "Population standard deviation of the first channel; null without a scan."),
-    Column("min", "number", "scan", "Lowest intensity of the first channel; null without a scan."),
-    Column("max", "number", "scan", "Highest intensity of the first channel; null without a scan."),
-    Column("touches_border", "flag", "", "True if a voxel of the lesion lies on a face of the scan's grid."),
-)
+COLUMNS: tuple[Column, ...] = tuple(column for family in FAMILIES.values() for column in family)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +50,9 @@ class LesionTable:
     columns
         What the rows hold, in file order.
     schema_version
-        Raised when a column changes its meaning; new columns at the end do not raise it.
+        Raised when a column changes its meaning; new columns do not raise it.
+    totals
+        Figures of the whole scan: those of `medseg.core.columns_context.TOTALS`, and "organs": the same for each organ.
 
     Raises
     ------
@@ -86,7 +62,17 @@ class LesionTable:
 
     rows: tuple[Mapping[str, Value], ...]
     columns: tuple[Column, ...] = COLUMNS
-    schema_version: int = 1
+    schema_version: int = 2
+    totals: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_columns(
+        cls, values: Mapping[str, Sequence[Value]], columns: tuple[Column, ...], totals: Mapping[str, Any]
+    ) -> LesionTable:
+        """A table from one sequence a column, all of one length."""
+        names = [column.name for column in columns]
+        rows = zip(*(values[name] for name in names), strict=True)
+        return cls(tuple(dict(zip(names, row, strict=True)) for row in rows), columns, totals=totals)
 
     def __post_init__(self) -> None:
         names = set(self.column_names)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
-from medseg.errors import GridMismatch, NonFiniteVoxels
+from medseg.errors import GridMismatch, NonFiniteVoxels, UsageError
 
 __all__ = ["Units", "Volume", "count_non_finite"]
 
@@ -33,11 +34,16 @@ class Volume:
         trust): goes into the provenance.
     check_finite
         False where the caller has proven that no voxel is NaN or infinite, so that they are not looked through again.
+    units
+        "suv" or "stored" (whatever the file holds: HU, Bq/ml, ...): one for all channels, or one a channel; once here,
+        a tuple with one a channel.
 
     Raises
     ------
     GridMismatch
-        If the array does not have the grid's shape, or a channel has no name.
+        If the array does not have the grid's shape, a channel has no name, or there are not as many units as channels.
+    UsageError
+        If a unit is unknown.
     NonFiniteVoxels
         If any voxel is NaN or infinite.
     """
@@ -47,6 +53,7 @@ class Volume:
     channels: tuple[str, ...]
     notes: tuple[str, ...] = ()
     check_finite: InitVar[bool] = True
+    units: Units | Sequence[Units] = "stored"
 
     def __post_init__(self, check_finite: bool) -> None:
         array = np.asarray(self.array, dtype=np.float32).view()
@@ -62,9 +69,20 @@ class Volume:
         array.setflags(write=False)
         object.__setattr__(self, "array", array)
         object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "units", _one_unit_a_channel(self.units, array.shape[0]))
 
     def __repr__(self) -> str:
         return f"Volume({', '.join(self.channels)}; {self.geometry!r})"
+
+
+def _one_unit_a_channel(units: Units | Sequence[Units], n_channels: int) -> tuple[Units, ...]:
+    each: tuple[Units, ...] = (units,) * n_channels if isinstance(units, str) else tuple(units)
+    unknown = sorted(set(each) - set(get_args(Units)))
+    if unknown:
+        raise UsageError(f"units are {' or '.join(get_args(Units))}; got {', '.join(map(repr, unknown))}")
+    if len(each) != n_channels:
+        raise GridMismatch(f"{n_channels} channel(s) need one unit for all or one each; got {each}")
+    return each
 
 
 def count_non_finite(array: NDArray[np.float32]) -> int:

@@ -34,7 +34,7 @@ from medseg.core.lesions import LesionMap
 from medseg.core.table import LesionTable, Value
 from medseg.dicom.equipment import EQUIPMENT, SOFTWARE_VERSION, finish
 from medseg.dicom.source import Algorithm, SourceSeries, carry_over, derived_uid, unnamed_header
-from medseg.dicom.terms import SIZES, MeasurementTerm, class_term, intensity_terms
+from medseg.dicom.terms import SIZES, UPTAKE, MeasurementTerm, class_term, intensity_terms
 from medseg.dicom.tracking import content_hash, tracking_identifiers
 from medseg.errors import GridMismatch
 
@@ -95,7 +95,7 @@ def measurement_report(
     """
     if not source.geometry.matches(lesions.geometry) or len(table) != lesions.n_lesions:
         raise GridMismatch(f"{lesions!r} and {table!r} do not describe the lesions of {source.geometry!r}")
-    terms = (*SIZES, *intensity_terms(source.modality, is_suv=is_suv, units=units))
+    terms = (*SIZES, *intensity_terms(source.modality, is_suv=is_suv, units=units), *(UPTAKE if is_suv else ()))
     content = derived_uid(
         "report", content_hash(lesions.array, source, algorithm), str(lesions.lesions), str(table.rows)
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydicom.sr.coding import Code
 
-__all__ = ["ClassTerm", "MeasurementTerm", "SIZES", "class_term", "intensity_terms"]
+__all__ = ["ClassTerm", "MeasurementTerm", "SIZES", "UPTAKE", "class_term", "intensity_terms"]
 
 _ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
@@ -103,6 +103,12 @@ SIZES: tuple[MeasurementTerm, ...] = (
     MeasurementTerm("perpendicular_diameter_mm", _SHORT_AXIS, _MM),
 )
 """Columns of sizes, measurements of the report where the table has them."""
+
+UPTAKE: tuple[MeasurementTerm, ...] = (
+    MeasurementTerm("suv_peak", _SUV[0], _SUV[1], Code("126031", "DCM", "Peak Value Within ROI")),
+    MeasurementTerm("tlg_suv_ml", Code("126033", "DCM", "Total Lesion Glycolysis"), Code("g", "UCUM", "g")),
+)
+"""Columns of uptake, where the table has them."""
 
 _STATISTICS = {"mean": _MEAN, "std": _STD, "min": _MINIMUM, "max": _MAXIMUM}
 

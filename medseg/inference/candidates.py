@@ -13,6 +13,7 @@ from medseg.inference.device import Precision, multiplies_bfloat16, resolve_prec
 from medseg.inference.engine import Engine, EngineName, TorchEngine
 from medseg.inference.engine_openvino import OpenVinoEngine, has_openvino
 from medseg.inference.engine_torch import CompiledEngine, FastTorchEngine
+from medseg.inference.winograd import has_numba
 
 __all__ = ["Candidate", "build", "candidates_for"]
 
@@ -27,21 +28,22 @@ class Candidate(BaseModel):
     precision
         Of the network.
     layers
-        For "torch" on a CPU: "own" for the network as it is, "fast" for the copy that `fast_layers` makes.
+        For "torch" on a CPU: "own" for the network as it is, "fast" for the copy that `fast_layers` makes, "winograd"
+        for that copy with Winograd convolutions, in float32 where numba is installed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["torch", "compiled", "openvino"]
     precision: Literal["exact", "float32", "bfloat16", "float16"]
-    layers: Literal["own", "fast"] = "own"
+    layers: Literal["own", "fast", "winograd"] = "own"
 
     def __str__(self) -> str:
-        return f"{self.engine} {self.precision}" + (" with fast layers" if self.layers == "fast" else "")
+        return f"{self.engine} {self.precision}" + ("" if self.layers == "own" else f" with {self.layers} layers")
 
 
 def candidates_for(device: torch.device, engine: EngineName, precision: Precision) -> tuple[Candidate, ...]:
-    """What stands to choose from, the simplest first; "own" layers only stand in for "fast" ones that fail.
+    """What stands to choose from, the simplest first; "own" layers only stand in for faster ones that fail.
 
     "auto" leaves torch.compile out: on a CPU it compiles longer than a scan takes.
 
@@ -72,7 +74,7 @@ def candidates_for(device: torch.device, engine: EngineName, precision: Precisio
         Candidate(engine=name, precision=kind, layers=layers)
         for name in named
         for kind in precisions
-        for layers in (("fast", "own") if name == "torch" else ("own",))
+        for layers in (_layers_for(kind) if name == "torch" else ("own",))
     )
 
 
@@ -88,9 +90,13 @@ def build(network: nn.Module, candidate: Candidate, device: torch.device) -> Eng
         return OpenVinoEngine(network, candidate.precision)
     if candidate.engine == "compiled":
         return CompiledEngine(network, device, candidate.precision)
-    if candidate.layers == "fast":
-        return FastTorchEngine(network, candidate.precision)
+    if candidate.layers != "own":
+        return FastTorchEngine(network, candidate.precision, is_winograd=candidate.layers == "winograd")
     return TorchEngine(network, device, candidate.precision)
+
+
+def _layers_for(precision: str) -> tuple[Literal["own", "fast", "winograd"], ...]:
+    return ("fast", "winograd", "own") if precision == "float32" and has_numba() else ("fast", "own")
 
 
 def _on_gpu(device: torch.device, engine: EngineName, precision: Precision) -> Candidate:

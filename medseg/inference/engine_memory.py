@@ -28,7 +28,7 @@ __all__ = ["Choice", "choice_key", "choices_path", "recall", "remember"]
 
 logger = logging.getLogger(__name__)
 
-_SCHEMA = 1  # raised when candidates or the way they are measured change
+_SCHEMA = 3  # raised when candidates or the way they are measured change
 _MOST_CHOICES = 200
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
@@ -79,7 +79,7 @@ def choice_key(network: nn.Module, window: tuple[int, ...], request: str) -> str
         "schema": _SCHEMA,
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "versions": [_version(package) for package in ("torch", "openvino", "medseg")],
+        "versions": [_version(package) for package in ("torch", "openvino", "numba", "medseg")],
         "network": _ADDRESS.sub("", repr(network)),
         "weights": digest.hexdigest(),
         "window": window,

@@ -22,16 +22,18 @@ class FastTorchEngine:
         From (B, C, I, J, K) to logits (B, N, I, J, K), or to a dictionary of heads; copied.
     precision
         "float32" or "bfloat16", of weights and activations.
+    is_winograd
+        Whether convolutions that suit it are computed by Winograd's method; float32 only.
     """
 
     name: EngineName = "torch"
 
-    def __init__(self, network: nn.Module, precision: Precision) -> None:
+    def __init__(self, network: nn.Module, precision: Precision, *, is_winograd: bool = False) -> None:
         self.device = torch.device("cpu")
         self.precision = precision
         self.seconds_per_window: float | None = None
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self._network = fast_copy(network, self._dtype)
+        self._network = fast_copy(network, self._dtype, is_winograd=is_winograd)
 
     def __call__(self, windows: torch.Tensor) -> Heads:
         """Run the network on (B, C, I, J, K)."""

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medseg.inference.winograd import WinogradConvolution, suits_winograd
+
 __all__ = ["LayerwiseNorm", "fast_copy", "replace_modules"]
 
 _KEPT_FLOAT32 = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # their kernels take mixed types
@@ -66,7 +68,7 @@ class LayerwiseNorm(nn.Module):
         return normalized if self._shift is None else normalized + self._shift
 
 
-def fast_copy(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = False) -> nn.Module:
     """A copy of a network for single windows on a CPU.
 
     Parameters
@@ -76,12 +78,17 @@ def fast_copy(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     dtype
         float32 or bfloat16, of weights and activations; normalization keeps its weights, and takes its means, in
         float32.
+    is_winograd
+        Whether convolutions that suit it are computed by Winograd's method; float32 only.
 
     Returns
     -------
     Module from (1, C, I, J, K) of that dtype, channels-last, to what the network gives.
     """
-    copied = replace_modules(network, {nn.InstanceNorm3d: _fast_norm, nn.Conv3d: _fast_convolution})
+    makers: dict[type, Callable[[Any], nn.Module]] = {nn.InstanceNorm3d: _fast_norm}
+    if _has_onednn(dtype):
+        makers[nn.Conv3d] = _fast_convolution
+    copied = replace_modules(network, _winograd_makers() if is_winograd else makers)
     for module in copied.modules():
         if not isinstance(module, _KEPT_FLOAT32):
             _cast(module, dtype)
@@ -106,7 +113,31 @@ def _fast_norm(layer: nn.InstanceNorm3d) -> nn.Module:
 
 def _fast_convolution(layer: nn.Conv3d) -> nn.Module:
     is_plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return _OneDnnConvolution(layer) if is_plain and torch.backends.mkldnn.is_available() else layer  # type: ignore[no-untyped-call]
+    return _OneDnnConvolution(layer) if is_plain and _has_onednn(torch.float32) else layer
+
+
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes in a number type here: bfloat16 takes AVX-512 or better."""
+    is_there = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return is_there and (dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+def _winograd_makers() -> dict[type, Callable[[Any], nn.Module]]:
+    from medseg.inference.pending import PendingActivation, PendingNorm
+
+    def norm(layer: nn.InstanceNorm3d | nn.BatchNorm3d) -> nn.Module:
+        has_moments = layer.running_mean is not None
+        return PendingNorm(layer) if layer.track_running_stats == has_moments else layer
+
+    def convolution(layer: nn.Conv3d) -> nn.Module:
+        return WinogradConvolution(layer) if suits_winograd(layer) else _fast_convolution(layer)
+
+    return {
+        **dict.fromkeys((nn.InstanceNorm3d, nn.BatchNorm3d), norm),
+        **dict.fromkeys((nn.ReLU, nn.LeakyReLU, nn.PReLU), PendingActivation),
+        **dict.fromkeys((nn.Dropout, nn.Dropout3d), lambda _: nn.Identity()),
+        nn.Conv3d: convolution,
+    }
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:

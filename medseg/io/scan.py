@@ -160,7 +160,7 @@ def load_volume(
             array[channel], read_notes = _load_file(scan, channel, unit)
             n_bad = count_non_finite(array[channel])
         notes += [*read_notes, *_filled_notes(array[channel], n_bad, nan_as, files, scan.case_id)]
-    return Volume(array, scan.geometry, _channel_names(scan), tuple(notes), check_finite=False)
+    return Volume(array, scan.geometry, _channel_names(scan), tuple(notes), check_finite=False, units=wanted)
 
 
 def hash_inputs(scan: Scan) -> tuple[str, ...]:

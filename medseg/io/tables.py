@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -54,9 +55,21 @@ def _write_csv(table: LesionTable, path: Path) -> None:
 
 
 def _write_json(table: LesionTable, path: Path) -> None:
-    columns = [{"name": c.name, "unit": c.unit, "kind": c.kind, "definition": c.definition} for c in table.columns]
+    columns = [
+        {
+            "name": c.name,
+            "unit": c.unit,
+            "kind": c.kind,
+            "definition": c.definition,
+            "code": c.code,
+            "null": c.null,
+            "source": c.source,
+        }
+        for c in table.columns
+    ]
     rows = [dict(zip(table.column_names, row, strict=True)) for row in _plain_rows(table)]
-    write_json({"schema_version": table.schema_version, "columns": columns, "rows": rows}, path)
+    document = {"schema_version": table.schema_version, "totals": dict(table.totals), "columns": columns, "rows": rows}
+    write_json(document, path)
 
 
 def _write_parquet(table: LesionTable, path: Path) -> None:
@@ -71,7 +84,7 @@ def _arrow_field(column: Column) -> pa.Field:
 
 
 def _arrow_metadata(table: LesionTable) -> dict[str, str]:
-    return {"schema_version": str(table.schema_version)}
+    return {"schema_version": str(table.schema_version), "totals": json.dumps(dict(table.totals))}
 
 
 def _plain_rows(table: LesionTable) -> list[list[Value]]:

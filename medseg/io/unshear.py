@@ -55,7 +55,9 @@ def unshear(volume: Volume) -> Volume:
         for k in range(shape[2]):
             channel[:, :, k] = _moved(source[:, :, k], shifts[k] - low, shape[:2], fill)
     note = f"un-sheared: each slice shifted within its plane by ({shift[0]:.4g}, {shift[1]:.4g}) voxels a slice"
-    return Volume(array, _upright(geometry, shift, low, shape), volume.channels, (*volume.notes, note))
+    return Volume(
+        array, _upright(geometry, shift, low, shape), volume.channels, (*volume.notes, note), units=volume.units
+    )
 
 
 def _shift_a_slice(geometry: Geometry) -> NDArray[np.float64]:

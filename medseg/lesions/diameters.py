@@ -14,24 +14,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
 from skimage.measure import find_contours
 
 from medseg.core.geometry import Geometry
 from medseg.lesions.foreground import Box
 
-__all__ = ["lesion_diameters"]
+__all__ = ["OUTWARD_PIXELS", "SliceDiameters", "SlicePlane", "lesion_diameters", "measure_slices"]
 
-_OUTWARD_PIXELS = 0.25
+OUTWARD_PIXELS = 0.25
+"""Steps by which the ends of a diameter lie outside the outermost voxel centers."""
+
 _TIE_MM = 1e-6
-_N_DIRECTIONS = 16
+_N_DIRECTIONS = 32
 _PERPENDICULAR_TOLERANCE = np.tan(np.deg2rad(2.0))
+_LONGEST_PER_EXTENT = 1.0 / np.cos(np.deg2rad(2.0))
+_KEY_DIGITS = 6
 _EDGE_STEP_PER_THICKNESS = 0.02  # under the 0.035 that 2 degrees leave a chord, so that no chord lacks its partner
-_HULL_PAYS_FROM = 200  # points; below, all pairs are quicker than the hull
 _CACHED_BOX_VOXELS = 64  # specks of few voxels repeat one shape many times over
 
 # Half a turn in equal steps: the longest of these widths falls short of the diameter by a factor cos(half a step).
@@ -72,69 +75,190 @@ def lesion_diameters(labels: NDArray[Any], boxes: list[Box], geometry: Geometry)
     >>> lesion_diameters(labels, [(slice(0, 10), slice(0, 4), slice(0, 1))], Geometry((10, 4, 1), np.eye(4))).round(3)
     array([[9.962, 3.7  ]])
     """
-    plane = _Plane.of(geometry)
-    known: dict[tuple[tuple[int, ...], bytes], tuple[float, float]] = {}
+    order = [*(axis for axis in range(3) if axis != geometry.axial_axis), geometry.axial_axis]
+    plane = SlicePlane.of(geometry.affine[:3, order])
+    known: dict[tuple[tuple[int, ...], bytes], SliceDiameters] = {}
     diameters = np.empty((len(boxes), 2))
     for index, box in enumerate(boxes):
         slices = np.moveaxis(labels[box] == index + 1, geometry.axial_axis, 0)
-        if slices.size > _CACHED_BOX_VOXELS:
-            diameters[index] = _diameters_of_slices(slices, plane)
-            continue
-        shape = (slices.shape, slices.tobytes())
-        if shape not in known:
-            known[shape] = _diameters_of_slices(slices, plane)
-        diameters[index] = known[shape]
+        key = (slices.shape, slices.tobytes()) if slices.size <= _CACHED_BOX_VOXELS else None
+        found = (known.get(key) if key else None) or measure_slices(slices, plane)
+        if key:
+            known[key] = found
+        diameters[index] = found.longest_mm, found.perpendicular_mm
     return diameters
 
 
 @dataclass(frozen=True, eq=False)
-class _Plane:
-    """The axial slice as a plane: (2, 2) millimeters, column n is one voxel step along in-plane axis n."""
+class SlicePlane:
+    """The axial slice as a plane.
+
+    Parameters
+    ----------
+    basis
+        (2, 2) millimeters within the slice, column n is one voxel step along in-plane axis n.
+    world
+        (3, 3) millimeters in RAS+, columns the steps along both in-plane axes and across the slices.
+    """
 
     basis: NDArray[np.float64]
+    world: NDArray[np.float64]
 
     @classmethod
-    def of(cls, geometry: Geometry) -> _Plane:
-        columns = np.delete(geometry.affine[:3, :3], geometry.axial_axis, axis=1)
-        return cls(np.linalg.qr(columns).R)
+    def of(cls, world: NDArray[np.float64]) -> SlicePlane:
+        """The plane of the first two steps."""
+        return cls(np.linalg.qr(world[:, :2]).R, world)
+
+    @cached_property
+    def outward(self) -> NDArray[np.float64]:
+        """(4, 2) millimeters from a voxel center to where ends of diameters may lie."""
+        return np.asarray(OUTWARD_PIXELS * np.concatenate([self.basis.T, -self.basis.T]), dtype=np.float64)
 
     def to_mm(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
         """In-plane millimeters (..., 2) of pixel positions (..., 2)."""
         positions: NDArray[np.float64] = pixels @ self.basis.T
         return positions
 
+    def to_pixels(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Pixel positions (..., 2) of in-plane millimeters (..., 2)."""
+        return np.asarray(np.linalg.solve(self.basis, positions.T).T, dtype=np.float64)
 
-def _diameters_of_slices(slices: NDArray[np.bool_], plane: _Plane) -> tuple[float, float]:
-    """Longest and perpendicular diameter of a lesion (S, A, B) over its slices."""
-    chords = _longest_chords(slices, plane)
-    longest = max(length for length, _, _ in chords)
-    edges: dict[int, NDArray[np.float64]] = {}
-    perpendicular = 0.0
-    for length, number, direction in chords:
-        if length < longest - _TIE_MM:
-            continue
-        if number not in edges:
-            edges[number] = _edge_points(slices[number], plane)
-        perpendicular = max(perpendicular, _perpendicular_diameter(edges[number], direction))
-    return longest, perpendicular
+    def first_in_world(self, pairs: NDArray[np.float64], number: int) -> tuple[list[float], NDArray[np.float64]]:
+        """Of pairs of ends (D, 2, 2) in slice `number` the first by world x, y, z, its own ends in that order too.
+
+        Which of several equally long chords counts, and where it starts, so does not depend on how the grid is stored.
+        """
+        across = np.full((*pairs.shape[:2], 1), float(number))
+        world = (
+            np.concatenate([self.to_pixels(pairs.reshape(-1, 2)).reshape(pairs.shape), across], axis=2) @ self.world.T
+        )
+        keys = np.round(world, _KEY_DIGITS)
+        differs = keys[:, 0] != keys[:, 1]
+        axis = differs.argmax(axis=1)
+        which = np.arange(len(keys))
+        swap = keys[which, 0, axis] > keys[which, 1, axis]
+        keys[swap], pairs = keys[swap, ::-1], np.where(swap[:, None, None], pairs[:, ::-1], pairs)
+        flat = keys.reshape(len(keys), 6)
+        first = int(np.lexsort(flat.T[::-1])[0])
+        return flat[first].tolist(), pairs[first]
 
 
-def _longest_chords(slices: NDArray[np.bool_], plane: _Plane) -> list[tuple[float, int, NDArray[np.float64]]]:
-    """Length, slice and unit vector of the longest chords of every slice that may hold the longest of all."""
-    rows, ends = _row_ends(slices)
-    ends_mm = plane.to_mm(ends)
-    starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    stops = np.append(starts[1:], rows.size)
-    widths = _largest_widths(ends_mm, starts, plane)
-    best = float(widths.max())
-    chords: list[tuple[float, int, NDArray[np.float64]]] = []
-    for n in np.argsort(-widths, kind="stable").tolist():
-        if widths[n] / _WIDTH_PER_DIAMETER < best - _TIE_MM:
-            break
-        length, directions = _longest_distance(_move_outward(ends_mm[starts[n] : stops[n]].reshape(-1, 2), plane))
-        chords += [(length, int(rows[starts[n]]), direction) for direction in directions]
-        best = max(best, length)
-    return chords
+@dataclass(frozen=True, eq=False)
+class SliceDiameters:
+    """Diameters of one lesion.
+
+    Parameters
+    ----------
+    longest_mm, perpendicular_mm
+        The longest diameter and the one perpendicular to it.
+    slice
+        In which slice both lie.
+    ends
+        (4, 2) pixel positions in it: start and end of the longest, start and end of the perpendicular diameter.
+    largest_product_mm2
+        Over all slices, of the slice's own longest and perpendicular diameter.
+    """
+
+    longest_mm: float
+    perpendicular_mm: float
+    slice: int
+    ends: NDArray[np.float64]
+    largest_product_mm2: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Chord:
+    """A longest chord of a slice: its number, length, ends (2, 2) in millimeters and unit vector."""
+
+    slice: int
+    length: float
+    ends: NDArray[np.float64]
+
+    @property
+    def direction(self) -> NDArray[np.float64]:
+        difference: NDArray[np.float64] = self.ends[1] - self.ends[0]
+        return difference / np.linalg.norm(difference)
+
+
+def measure_slices(slices: NDArray[np.bool_], plane: SlicePlane) -> SliceDiameters:
+    """Diameters of a lesion from its slices (S, A, B), True inside."""
+    lesion = _Slices(slices, plane)
+    chords = lesion.longest_chords()
+    longest = max(chord.length for chord in chords)
+    tied = [chord for chord in chords if chord.length >= longest - _TIE_MM]
+    across = [lesion.perpendicular(chord) for chord in tied]
+    thickest = max(length for length, _ in across)
+    candidates = []
+    for chord, (length, pairs) in zip(tied, across, strict=True):
+        if length >= thickest - _TIE_MM:
+            key, ordered = plane.first_in_world(chord.ends[None], chord.slice)
+            candidates.append((key, chord.slice, ordered, pairs))
+    _, number, along, pairs = min(candidates, key=lambda candidate: candidate[0])
+    ends = np.vstack([along, plane.first_in_world(pairs, number)[1]])
+    product = lesion.largest_product(longest * thickest)
+    return SliceDiameters(longest, thickest, number, plane.to_pixels(ends), product)
+
+
+class _Slices:
+    """The slices of one lesion, and what was found in them so far."""
+
+    def __init__(self, slices: NDArray[np.bool_], plane: SlicePlane) -> None:
+        self.slices, self.plane = slices, plane
+        rows, ends = _row_ends(slices)
+        self.ends_mm = plane.to_mm(ends)
+        self.starts = np.flatnonzero(np.diff(rows, prepend=-1))
+        self.stops = np.append(self.starts[1:], rows.size)
+        self.numbers = rows[self.starts].tolist()
+        self.widths = _widths(self.ends_mm, self.starts, plane)
+        self._chords: dict[int, list[_Chord]] = {}
+        self._edges: dict[int, NDArray[np.float64]] = {}
+        self._across: dict[tuple[float, ...], tuple[float, NDArray[np.float64]]] = {}
+
+    def chords_of(self, n: int) -> list[_Chord]:
+        """The longest chords of the n-th slice that holds lesion."""
+        if n not in self._chords:
+            length, pairs = _longest_distance(self._ends_of(n), self.plane.outward)
+            self._chords[n] = [_Chord(self.numbers[n], length, ends) for ends in pairs]
+        return self._chords[n]
+
+    def longest_chords(self) -> list[_Chord]:
+        """The longest chords of every slice that may hold the longest of all."""
+        widths = self.widths.max(axis=1)
+        best = float(widths.max())
+        chords: list[_Chord] = []
+        for n in np.argsort(-widths, kind="stable").tolist():
+            if widths[n] / _WIDTH_PER_DIAMETER < best - _TIE_MM:
+                break
+            chords += self.chords_of(n)
+            best = max(best, chords[-1].length)
+        return chords
+
+    def perpendicular(self, chord: _Chord) -> tuple[float, NDArray[np.float64]]:
+        """Length, and ends (D, 2, 2), of the longest chords perpendicular to one of the same slice."""
+        if chord.slice not in self._edges:
+            self._edges[chord.slice] = _edge_points(self.slices[chord.slice], self.plane)
+        key = (chord.slice, *np.round(chord.direction * np.sign(chord.direction[0] or 1.0), 12).tolist())
+        if key not in self._across:  # parallel chords have the same one
+            self._across[key] = _perpendicular_chords(self._edges[chord.slice], chord.direction)
+        return self._across[key]
+
+    def largest_product(self, best: float) -> float:
+        """Largest product of longest and perpendicular chord over all slices; `best` is known to be reached."""
+        bounds = _largest_products(self.widths)
+        for n in np.argsort(-bounds, kind="stable").tolist():
+            if bounds[n] <= best:
+                break
+            for chord in self.chords_of(n):
+                # No chord within 2 degrees of perpendicular is longer than the extent across by more than 1 / cos.
+                across = _turned(chord.direction)
+                extent = np.ptp(self._ends_of(n) @ across) + 2 * np.abs(self.plane.outward @ across).max()
+                if chord.length * extent * _LONGEST_PER_EXTENT > best:
+                    best = max(best, chord.length * self.perpendicular(chord)[0])
+        return best
+
+    def _ends_of(self, n: int) -> NDArray[np.float64]:
+        """Both ends (P, 2) of every pixel row of a slice, millimeters."""
+        return self.ends_mm[self.starts[n] : self.stops[n]].reshape(-1, 2)
 
 
 def _row_ends(slices: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -147,39 +271,54 @@ def _row_ends(slices: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.f
     return numbers, ends.astype(np.float64)
 
 
-def _largest_widths(ends_mm: NDArray[np.float64], starts: NDArray[np.intp], plane: _Plane) -> NDArray[np.float64]:
-    """Largest width (S,) of each slice over a fan of directions: at most its longest chord, and hardly less."""
+def _widths(ends_mm: NDArray[np.float64], starts: NDArray[np.intp], plane: SlicePlane) -> NDArray[np.float64]:
+    """Width (S, D) of each slice in a fan of directions; the largest is at most its longest chord, and hardly less."""
     positions = ends_mm @ _DIRECTIONS
     highest = np.maximum.reduceat(positions.max(axis=1), starts)
     lowest = np.minimum.reduceat(positions.min(axis=1), starts)
-    outward = 2 * _OUTWARD_PIXELS * np.abs(plane.basis.T @ _DIRECTIONS).max(axis=0)
-    widths: NDArray[np.float64] = (highest - lowest + outward).max(axis=1)
+    widths: NDArray[np.float64] = highest - lowest + 2 * (plane.outward @ _DIRECTIONS).max(axis=0)
     return widths
 
 
-def _move_outward(points: NDArray[np.float64], plane: _Plane) -> NDArray[np.float64]:
-    """Each pixel center (P, 2) moved along both in-plane axes, both ways: (4 P, 2); inward ones fall into the hull."""
-    steps = _OUTWARD_PIXELS * np.concatenate([plane.basis.T, -plane.basis.T])
-    return (points[:, None] + steps).reshape(-1, 2)
+def _largest_products(widths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the product of two perpendicular chords of each slice (S,) cannot exceed, from widths (S, D).
+
+    Between two directions of the fan, half a step apart from the nearer one, the width is at most
+    w cos + w' sin of the widths there and a quarter turn further.
+    """
+    half_step = np.pi / (2 * _N_DIRECTIONS)
+    along = widths
+    across = np.roll(widths, _N_DIRECTIONS // 2, axis=1)
+    longest = along * np.cos(half_step) + across * np.sin(half_step)
+    perpendicular = across * np.cos(half_step) + along * np.sin(half_step)
+    products: NDArray[np.float64] = (longest * perpendicular).max(axis=1) * _LONGEST_PER_EXTENT
+    return products
 
 
-def _longest_distance(points: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Longest distance between points (P, 2) and the unit vectors (D, 2) of all pairs that far apart."""
-    if len(points) >= _HULL_PAYS_FROM:
-        points = points[ConvexHull(points).vertices]
-    differences = points[:, None] - points[None, :]
-    lengths = np.sqrt(np.einsum("abc,abc->ab", differences, differences))
+def _longest_distance(centers: NDArray[np.float64], steps: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Longest distance between two points center + step, (P, 2) and (T, 2), and the ends (D, 2, 2) of all such pairs.
+
+    Only pairs of centers whose distance comes near that of the farthest two can gain enough by the steps.
+    """
+    differences = centers[:, None] - centers
+    lengths = np.sqrt(differences[..., 0] ** 2 + differences[..., 1] ** 2)
+    most_gained = 2.0 * float(np.sqrt(np.square(steps).sum(axis=1).max()))
+    first, second = np.nonzero(lengths >= lengths.max() - most_gained)
+    near = first <= second
+    ends = np.stack([centers[first[near]], centers[second[near]]], axis=1)
+    both = np.stack([np.repeat(steps, len(steps), axis=0), np.tile(steps, (len(steps), 1))], axis=1)
+    moved = (ends[:, None] + both).reshape(-1, 2, 2)
+    lengths = np.sqrt(np.square(moved[:, 1] - moved[:, 0]).sum(axis=1))
     longest = float(lengths.max())
-    vectors = differences[np.triu(lengths >= longest - _TIE_MM)]
-    return longest, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return longest, moved[lengths >= longest - _TIE_MM]
 
 
-def _edge_points(pixels: NDArray[np.bool_], plane: _Plane) -> NDArray[np.float64]:
+def _edge_points(pixels: NDArray[np.bool_], plane: SlicePlane) -> NDArray[np.float64]:
     """Points of the edge of a slice (A, B), dense enough for perpendicular pairs: (E, 2) millimeters."""
     # On a 0/1 image the contour at 1 - 0.25 crosses a quarter of a pixel outside each outermost center.
-    image, level = np.pad(pixels, 1).astype(np.float64), 1.0 - _OUTWARD_PIXELS
+    image, level = np.pad(pixels, 1).astype(np.float64), 1.0 - OUTWARD_PIXELS
     contours = find_contours(image, level, fully_connected="high")  # type: ignore[no-untyped-call]
-    corners = [plane.to_mm(contour) for contour in contours]
+    corners = [plane.to_mm(contour - 1.0) for contour in contours]  # the rim of padding
     thickness = np.ptp(np.concatenate(corners) @ _DIRECTIONS, axis=0).min()
     longest_side = max(np.linalg.norm(np.diff(polygon, axis=0), axis=1).max() for polygon in corners)
     n_steps = math.ceil(longest_side / (_EDGE_STEP_PER_THICKNESS * thickness))
@@ -187,9 +326,19 @@ def _edge_points(pixels: NDArray[np.bool_], plane: _Plane) -> NDArray[np.float64
     return np.concatenate([(p[:-1] + fractions * np.diff(p, axis=0)).reshape(-1, 2) for p in corners])
 
 
-def _perpendicular_diameter(edge: NDArray[np.float64], direction: NDArray[np.float64]) -> float:
-    """Longest distance between edge points (E, 2), millimeters, nearly perpendicular to a unit vector."""
-    along, across = edge @ direction, edge @ np.array([-direction[1], direction[0]])
+def _turned(direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The unit vector a quarter turn further."""
+    return np.array([-direction[1], direction[0]])
+
+
+def _perpendicular_chords(
+    edge: NDArray[np.float64], direction: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Longest distance between edge points (E, 2), millimeters, nearly perpendicular to a unit vector, and its ends.
+
+    Returns the length and the ends (D, 2, 2) of all pairs that far apart.
+    """
+    along, across = edge @ direction, edge @ _turned(direction)
     order = np.argsort(along)
     along, across = along[order], across[order]
     extent = float(np.ptp(across))
@@ -197,9 +346,13 @@ def _perpendicular_diameter(edge: NDArray[np.float64], direction: NDArray[np.flo
     last = np.searchsorted(along, along + _PERPENDICULAR_TOLERANCE * extent, side="right")
     first, second = _pairs_up_to(last)
     shift, height = along[second] - along[first], np.abs(across[second] - across[first])
-    is_perpendicular = shift <= _PERPENDICULAR_TOLERANCE * height
-    lengths = np.hypot(shift[is_perpendicular], height[is_perpendicular])
-    return float(lengths.max(initial=0.0)) or extent
+    lengths = np.where(shift <= _PERPENDICULAR_TOLERANCE * height, np.hypot(shift, height), 0.0)
+    longest = float(lengths.max(initial=0.0))
+    if not longest:
+        lowest = edge[order[across.argmin()]]
+        return extent, np.stack([lowest, lowest + extent * _turned(direction)])[None]
+    tied = np.flatnonzero(lengths >= longest - _TIE_MM)
+    return longest, np.stack([edge[order[first[tied]]], edge[order[second[tied]]]], axis=1)
 
 
 def _pairs_up_to(last: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

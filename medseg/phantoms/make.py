@@ -182,7 +182,7 @@ def make_phantom(
     painted = list(zip(lesions, intensities, strict=True))
     array = paint(geometry, body, draw_texture(of_texture), painted, noise, of_noise)
     return Phantom(
-        Volume(array[None], geometry, (kind,)),
+        Volume(array[None], geometry, (kind,), units="suv" if kind == "pet" else "stored"),
         _lesion_map(lesions, geometry),
         tuple(_truth(n, lesion, value, geometry) for n, (lesion, value) in enumerate(painted, start=1)),
         kind,

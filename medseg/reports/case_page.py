@@ -146,18 +146,9 @@ def _table(result: CaseResult) -> str:
     )
 
 
-_SHOWN = (
-    *("lesion_id", "class_name", "volume_ml", "longest_diameter_mm", "perpendicular_diameter_mm"),
-    *("suv_max", "suv_peak", "suv_mean", "tlg_ml", "host_organ"),
-    *("centroid_x_lps_mm", "centroid_y_lps_mm", "centroid_z_lps_mm"),
-    *("mean", "std", "min", "max", "touches_border"),
-)
-
-
 def _shown_columns(table: LesionTable) -> list[Column]:
-    """What a reader looks for first, as far as the table has it; the rest is copied and in the file."""
-    known = {column.name: column for column in table.columns}
-    return [known[name] for name in _SHOWN if name in known]
+    """The few that people look for; all of them are in lesions.csv."""
+    return [column for column in table.columns if column.is_key]
 
 
 def _scan_unit(result: CaseResult) -> str:

@@ -187,7 +187,7 @@ def _recut(volume: Volume, reference: NDArray[np.bool_], case_id: str) -> tuple[
     high = shape - np.floor((shape - 1 - inside.max(axis=0)) * (1 - kept[1])).astype(int)
     part = tuple(slice(start, stop) for start, stop in zip(low.tolist(), high.tolist(), strict=True))
     grid = volume.geometry.cropped(low.tolist(), high.tolist())
-    return Volume(volume.array[:, *part], grid, volume.channels), reference[part]
+    return Volume(volume.array[:, *part], grid, volume.channels, units=volume.units), reference[part]
 
 
 def _n_covered(lesions: LesionMap, by: LesionMap, share: float) -> int:

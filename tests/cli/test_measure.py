@@ -105,3 +105,30 @@ def test_a_dicom_scan_is_named_by_a_salted_hash(tmp_path: Path) -> None:
     assert SALT_FILE in files_below(tmp_path / "out")
     run_well(*arguments, "--overwrite")
     assert _rows(tmp_path / "out" / "lesions.csv")[0]["case_id"] == name
+
+
+def test_two_scans_and_organs_are_measured(tmp_path: Path, lesion_file: Path, scan_file: Path) -> None:
+    organs = np.ones((24, 24, 20), dtype=np.uint8)
+    organs[12:] = 5
+    ct = save(np.full((24, 24, 20), 40, np.float32), tmp_path / "ct.nii.gz")
+    output = tmp_path / "out.json"
+    arguments = ["--scan", scan_file, "--scan", ct, "--units", "suv", "--units", "stored", "-o", output]
+    run_well("measure", lesion_file, *arguments, "--organs", save(organs, tmp_path / "organs.nii.gz"))
+    document = json.loads(output.read_text())
+    first, second = document["rows"]
+    assert (first["suv_max"], first["ct_mean"], first["organ"], second["organ"]) == (12.0, 40.0, "spleen", "liver")
+    assert "ct_suv_max" not in first
+    assert document["totals"]["organs"]["liver"]["tlg_suv_ml"] == pytest.approx(64 * 9e-3 * 12)
+    unit = {column["name"]: column["unit"] for column in document["columns"]}
+    assert (unit["mean"], unit["ct_mean"]) == ("SUV", "scan")
+
+
+def test_radiomics_need_a_scan(tmp_path: Path, lesion_file: Path) -> None:
+    result = run("measure", lesion_file, "--radiomics", "ibsi", "-o", tmp_path / "out.csv")
+    assert_one_clear_error(result, 2, "--scan")
+
+
+def test_radiomics_say_what_they_are(tmp_path: Path, lesion_file: Path, scan_file: Path) -> None:
+    result = run_well("measure", lesion_file, "--scan", scan_file, "--radiomics", "ibsi", "-o", tmp_path / "out.csv")
+    textures = [name for name in _rows(tmp_path / "out.csv")[0] if name.startswith("texture_")]
+    assert textures or "without texture" in result.stderr

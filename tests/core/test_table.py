@@ -55,7 +55,7 @@ def test_whole_numbers_in_a_number_column_stay_numbers():
     ("row", "named"),
     [
         ({k: v for k, v in _row().items() if k != "volume_ml"}, "volume_ml"),
-        (_row(suv_peak=1.0), "suv_peak"),
+        (_row(hardness=1.0), "hardness"),
     ],
 )
 def test_row_with_other_names_than_the_columns_is_refused_by_name(row, named: str):
@@ -64,9 +64,9 @@ def test_row_with_other_names_than_the_columns_is_refused_by_name(row, named: st
 
 
 def test_further_columns_are_possible():
-    columns = (*COLUMNS, Column("suv_peak", "number", "SUV", "Peak."))
-    frame = LesionTable((_row(suv_peak=4.0),), columns).to_pandas()
-    assert frame.columns[-1] == "suv_peak"
+    columns = (*COLUMNS, Column("hardness", "number", "N", "Hardness."))
+    frame = LesionTable((_row(hardness=4.0),), columns).to_pandas()
+    assert frame.columns[-1] == "hardness"
     assert isinstance(frame, pd.DataFrame)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from medseg.core.geometry import Geometry
 from medseg.core.volume import Volume
-from medseg.errors import GridMismatch, NonFiniteVoxels
+from medseg.errors import GridMismatch, NonFiniteVoxels, UsageError
 
 GRID = Geometry((2, 3, 4), np.eye(4))
 
@@ -62,3 +62,17 @@ def test_nonfinite_voxels_are_refused_and_counted(value: float):
 
 def test_repr_names_the_channels_and_not_the_voxels():
     assert repr(_volume(np.zeros((1, 2, 3, 4)))) == f"Volume(ct; {GRID!r})"
+
+
+def test_units_are_one_a_channel_and_stored_unless_said():
+    two = np.zeros((2, 2, 3, 4))
+    assert Volume(two, GRID, ("pet", "ct")).units == ("stored", "stored")
+    assert Volume(two, GRID, ("pet", "ct"), units="suv").units == ("suv", "suv")
+    assert Volume(two, GRID, ("pet", "ct"), units=["suv", "stored"]).units == ("suv", "stored")
+
+
+def test_other_units_and_other_numbers_of_them_are_refused():
+    with pytest.raises(UsageError, match="stored or suv; got 'hu'"):
+        Volume(np.zeros((1, 2, 3, 4)), GRID, ("ct",), units="hu")  # type: ignore[arg-type]
+    with pytest.raises(GridMismatch, match="1 channel"):
+        Volume(np.zeros((1, 2, 3, 4)), GRID, ("ct",), units=("suv", "suv"))

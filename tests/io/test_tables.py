@@ -17,7 +17,7 @@ from medseg.io.tables import write_table
 FEW = (
     Column("case_id", "text", "", "The case."),
     Column("lesion_id", "integer", "", "The lesion."),
-    Column("volume_ml", "number", "ml", "Its volume."),
+    Column("volume_ml", "number", "ml", "Its volume.", "IBSI YEKZ"),
     Column("touches_border", "flag", "", "Whether it is cut off."),
 )
 
@@ -27,7 +27,7 @@ def few_rows() -> LesionTable:
         {"case_id": 'p, "07"', "lesion_id": 1, "volume_ml": 0.1, "touches_border": True},
         {"case_id": "p8", "lesion_id": 2, "volume_ml": None, "touches_border": False},
     )
-    return LesionTable(rows, FEW)
+    return LesionTable(rows, FEW, totals={"volume_ml": 0.1})
 
 
 def numbers_table(numbers: list[float]) -> LesionTable:
@@ -46,13 +46,17 @@ def test_csv_has_exactly_these_bytes(tmp_path):
 def test_json_says_what_its_columns_mean(tmp_path):
     write_table(few_rows(), tmp_path / "t.json")
     document = json.loads((tmp_path / "t.json").read_text())
-    assert list(document) == ["schema_version", "columns", "rows"]
-    assert document["schema_version"] == 1
+    assert list(document) == ["schema_version", "totals", "columns", "rows"]
+    assert document["schema_version"] == 2
+    assert document["totals"] == {"volume_ml": 0.1}
     assert document["columns"][2] == {
         "name": "volume_ml",
         "unit": "ml",
         "kind": "number",
         "definition": "Its volume.",
+        "code": "IBSI YEKZ",
+        "null": "never",
+        "source": "",
     }
     assert document["rows"] == [dict(row) for row in few_rows()]
 
@@ -63,7 +67,8 @@ def test_parquet_keeps_types_nulls_and_units(tmp_path):
     assert [str(kind) for kind in table.schema.types] == ["string", "int64", "double", "bool"]
     assert table.to_pylist() == [dict(row) for row in few_rows()]
     assert table.schema.field("volume_ml").metadata == {b"unit": b"ml"}
-    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert table.schema.metadata[b"schema_version"] == b"2"
+    assert json.loads(table.schema.metadata[b"totals"]) == {"volume_ml": 0.1}
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])

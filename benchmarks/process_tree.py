@@ -1,0 +1,97 @@
+"""What a command costs with all the processes it starts: processor seconds, elapsed seconds, peak memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+__all__ = ["cost_of"]
+
+_EVERY_S = 0.4
+
+
+def cost_of(command: list[str], environment: dict[str, str], log: Path) -> dict[str, float]:
+    """Run a command to its end.
+
+    Parameters
+    ----------
+    command, environment
+        What to run.
+    log
+        Where its output goes.
+
+    Returns
+    -------
+    `cpu_s` (user and system time of the command and of all descendants that were waited for), `wall_s`, and `peak_mib`:
+    the highest sum of resident memory over the process tree. Pages that several processes share count once (each has
+    its share of them), so that a pool of forked workers is not counted as so many copies.
+
+    Raises
+    ------
+    SystemExit
+        If the command fails, with the end of its log.
+    """
+    start = time.perf_counter()
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        peak = _Peak(process.pid)
+        peak.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        peak.stop()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+    return {
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "wall_s": time.perf_counter() - start,
+        "peak_mib": max(peak.mib, usage.ru_maxrss / 1024),
+    }
+
+
+class _Peak(threading.Thread):
+    """Samples the memory of a process and its descendants; shorter moments than its interval may be missed."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.mib = 0.0
+        self._pid = pid
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        """Sample until stopped."""
+        while not self._done.wait(_EVERY_S):
+            self.mib = max(self.mib, sum(_share_kib(pid) for pid in _tree(self._pid)) / 1024)
+
+    def stop(self) -> None:
+        """End the sampling."""
+        self._done.set()
+        self.join()
+
+
+def _tree(root: int) -> list[int]:
+    """The process and all its descendants."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError):
+                continue
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def _share_kib(pid: int) -> int:
+    """Proportional set size: own pages and the share of those that others map too."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,144 @@
+"""Convolutions of 3 x 3 x 3 voxels with less than a third of the multiplications, for a CPU in float32.
+
+Needs the package numba (extra `medseg[numba]`). See `winograd_kernels` for the method. A block of tiles is transformed,
+multiplied and transformed back while it is in the processor's cache; blocks are shared among threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+if TYPE_CHECKING:
+    from medseg.inference.pending import Part, Pending
+
+__all__ = ["WinogradConvolution", "has_numba", "suits_winograd"]
+
+_TRANSFORM = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # G of F(2, 3)
+_N_POINTS = 64
+_BLOCK_BYTES = 4_500_000  # of products and outputs: what one thread's share of the last cache holds
+_LEAST_TILES = 96  # fewer would read the weights too often
+_LEAST_CHANNELS = 16  # with fewer, the transforms cost more than they save
+_APART = 16  # numbers between two points beyond their matrix, else 64 streams meet in the same lines of the cache
+_NONE = np.empty(0, np.float32)
+
+
+def has_numba() -> bool:
+    """Whether the package is installed."""
+    return find_spec("numba") is not None
+
+
+def suits_winograd(layer: nn.Conv3d) -> bool:
+    """Whether a layer is one of those that `WinogradConvolution` computes, on this processor."""
+    if not has_numba():
+        return False
+    from medseg.inference.winograd_kernels import VECTOR
+
+    return (
+        layer.kernel_size == (3, 3, 3)
+        and layer.stride == (1, 1, 1)
+        and layer.dilation == (1, 1, 1)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and (layer.padding == "same" or tuple(layer.padding) == (1, 1, 1))
+        and min(layer.in_channels, layer.out_channels) >= _LEAST_CHANNELS
+        and layer.in_channels % VECTOR == 0
+        and layer.out_channels % VECTOR == 0
+    )
+
+
+class WinogradConvolution(nn.Module):
+    """A 3-D convolution of stride 1 that keeps its input's size, in float32, channels-last.
+
+    Parameters
+    ----------
+    layer
+        One that `suits_winograd`; its weights are transformed, which makes them 64 / 27 as large.
+    """
+
+    points: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, layer: nn.Conv3d) -> None:
+        super().__init__()
+        weight = layer.weight.detach().double()
+        matrix = torch.tensor(_TRANSFORM, dtype=torch.float64)
+        for axis in (2, 3, 4):
+            weight = torch.tensordot(weight, matrix, dims=([axis], [1])).movedim(-1, axis)
+        points = weight.permute(2, 3, 4, 1, 0).flatten(0, 2)  # (points, C, N)
+        self.register_buffer("points", points.float().contiguous())
+        bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach().clone()
+        self.register_buffer("bias", bias)
+
+    def forward(self, windows: torch.Tensor | Pending) -> torch.Tensor:
+        """(B, C, I, J, K) float32, or one window pending, to (B, N, I, J, K), channels-last."""
+        from medseg.inference.pending import parts_of
+
+        shape = (len(windows), self.points.shape[2], *windows.shape[2:])
+        y = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last_3d)
+        for number in range(len(windows)):
+            parts = parts_of(windows if len(windows) == 1 else windows[number : number + 1])
+            self._one(parts, y[number].permute(1, 2, 3, 0).numpy())
+        return y
+
+    def _one(self, x: Sequence[Part], y: NDArray[np.float32]) -> None:
+        n_threads = torch.get_num_threads()
+        tiles = [math.ceil(n / 2) for n in y.shape[:3]]
+        block = self._block(tiles, n_threads)
+        starts = list(product(range(0, tiles[0], block[0]), range(0, tiles[1], block[1])))
+        if n_threads == 1 or len(starts) == 1:
+            self._blocks(x, y, (*block, tiles[2]), starts)
+            return
+        torch.set_num_threads(1)  # of each product, whose blocks run side by side
+        try:
+            with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                shares = [starts[n::n_threads] for n in range(n_threads)]
+                list(pool.map(lambda share: self._blocks(x, y, (*block, tiles[2]), share), shares))
+        finally:
+            torch.set_num_threads(n_threads)
+
+    def _block(self, tiles: Sequence[int], n_threads: int) -> tuple[int, int]:
+        """How many tiles along the first two axes make a block; along the third it holds all."""
+        _, n_in, n_out = self.points.shape
+        as_much_as_weights = n_in * n_out // (n_in + n_out)
+        in_cache = _BLOCK_BYTES // (4 * _N_POINTS * (n_in + n_out))
+        rows = max(1, max(_LEAST_TILES, as_much_as_weights, in_cache) // tiles[2])
+        along_j = min(tiles[1], rows // 2 if rows > 8 else rows)
+        along_i = min(tiles[0], max(1, rows // along_j))
+        while along_i * along_j > 1 and math.ceil(tiles[0] / along_i) * math.ceil(tiles[1] / along_j) < n_threads:
+            along_i, along_j = (math.ceil(along_i / 2), along_j) if along_i > 1 else (1, math.ceil(along_j / 2))
+        return along_i, along_j
+
+    def _blocks(
+        self, x: Sequence[Part], y: NDArray[np.float32], tiles: tuple[int, int, int], starts: Sequence[tuple[int, int]]
+    ) -> None:
+        """Some of the blocks, with memory of this thread's own."""
+        from medseg.inference.winograd_kernels import forward, inverse, pack
+
+        _, n_in, n_out = self.points.shape
+        n_tiles = math.prod(tiles)
+        rows = np.empty((*(2 * n + 2 for n in tiles), n_in), np.float32)
+        apart, apart_out = n_tiles * n_in + _APART, n_tiles * n_out + _APART
+        with torch.inference_mode():
+            products, outputs = torch.empty(_N_POINTS * apart), torch.empty(_N_POINTS * apart_out)
+            before = products.as_strided((_N_POINTS, n_tiles, n_in), (apart, n_in, 1))
+            after = outputs.as_strided((_N_POINTS, n_tiles, n_out), (apart_out, n_out, 1))
+            for first, second in starts:
+                start = (2 * first, 2 * second)
+                channel = 0
+                for part in x:
+                    waiting = (_NONE,) * 3 if part.scale is None else (part.scale, part.shift, part.slope)
+                    pack(part.array, start, rows, channel, *waiting)
+                    channel += part.array.shape[3]
+                forward(rows, tiles, products.numpy(), apart)
+                torch.bmm(before, self.points, out=after)
+                inverse(outputs.numpy(), apart_out, self.bias.numpy(), tiles, start, y)

@@ -1,0 +1,214 @@
+# ruff: noqa: ARG001 (numba counts the arguments of an intrinsic)
+"""Kernels of the Winograd convolution, compiled by numba: tiles of one vector of channels, held in registers.
+
+A convolution with 3 taps along an axis computes two outputs from four inputs with four products instead of six:
+`y = A((G g) * (B d))` with B and A of zeros and ones. Along three axes that is 64 products for 8 outputs, not 216.
+The transforms B and A are written as vector instructions over channels, which lie next to each other in memory.
+
+Compiled code is kept on disk by numba, so only a machine's first run waits for the compiler (about 8 s).
+
+References
+----------
+Winograd, Arithmetic complexity of computations, SIAM 1980; Lavin and Gray, Fast algorithms for convolutional neural
+networks, CVPR 2016 (F(2, 3), equations 5 to 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from medseg.inference.pointwise_kernels import finish_into
+
+__all__ = ["VECTOR", "forward", "inverse", "pack"]
+
+VECTOR = 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
+"""Float32 numbers in one of the processor's vectors (where they are shorter, LLVM takes two)."""
+
+_VECTOR_TYPE = ir.VectorType(ir.FloatType(), VECTOR)
+_CUBE_4, _CUBE_2 = list(product(range(4), repeat=3)), list(product(range(2), repeat=3))
+_Values = Mapping[tuple[int, ...], Any]
+
+
+@njit(nogil=True, boundscheck=False, cache=True)
+def pack(x: Any, start: Any, rows: Any, first: int, scale: Any, shift: Any, slope: Any) -> None:
+    """Copy rows of x (I, J, K, C), with a border of zeros, into the channels from `first` on of `rows` (i, j, k, ...).
+
+    They are finished on the way (see `pending`), unless `scale` is empty.
+    """
+    n_k, last = x.shape[2], first + x.shape[3]
+    for a in range(rows.shape[0]):
+        i = start[0] + a - 1
+        for b in range(rows.shape[1]):
+            j = start[1] + b - 1
+            row = rows[a, b, :, first:last]
+            if i < 0 or i >= x.shape[0] or j < 0 or j >= x.shape[1]:
+                row[:] = np.float32(0)
+                continue
+            row[:1] = np.float32(0)
+            row[1 + n_k :] = np.float32(0)
+            if len(scale):
+                finish_into(x[i, j], scale, shift, slope, row[1 : 1 + n_k])
+            else:
+                row[1 : 1 + n_k] = x[i, j]
+
+
+@intrinsic
+def _forward_tile(
+    context: Any,
+    rows: Any,
+    at: Any,
+    step_i: Any,
+    step_j: Any,
+    step_k: Any,
+    products: Any,
+    to: Any,
+    stride: Any,
+) -> Any:
+    """For compiled code: one tile of one vector of channels, from rows to products."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, target = (_data(context, builder, signature, arguments, n) for n in (0, 5))
+        start, steps, out, point = arguments[1], arguments[2:5], arguments[6], arguments[7]
+        values: _Values = {place: _load(builder, source, start, steps, place) for place in _CUBE_4}
+        for axis in (2, 1, 0):
+            values = _along(builder, values, axis, _to_products)
+        for number, place in enumerate(_CUBE_4):
+            _store(builder, values[place], target, out, [point], [number])
+        return context.get_dummy_value()
+
+    signature = types.void(rows, *(types.intp,) * 4, products, types.intp, types.intp)
+    return signature, generate
+
+
+@intrinsic
+def _inverse_tile(
+    context: Any,
+    products: Any,
+    at: Any,
+    stride: Any,
+    bias: Any,
+    channel: Any,
+    y: Any,
+    to: Any,
+    i: Any,
+    j: Any,
+    k: Any,
+) -> Any:
+    """For compiled code: one tile of one vector of channels, from products to outputs, with the bias."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, shift, target = (_data(context, builder, signature, arguments, n) for n in (0, 3, 5))
+        start, point, first, out, steps = arguments[1], arguments[2], arguments[4], arguments[6], arguments[7:10]
+        values: _Values = {
+            place: _load(builder, source, start, [point], [number]) for number, place in enumerate(_CUBE_4)
+        }
+        for axis in (2, 1, 0):
+            values = _along(builder, values, axis, _from_products)
+        added = _load(builder, shift, first, [], [])
+        for place in _CUBE_2:
+            _store(builder, builder.fadd(values[place], added), target, out, steps, place)
+        return context.get_dummy_value()
+
+    signature = types.void(products, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 4)
+    return signature, generate
+
+
+@njit(nogil=True, boundscheck=False, cache=True)
+def forward(rows: Any, tiles: Any, products: Any, stride: int) -> None:
+    """Transform `rows` into `products`: for each of 64 points a matrix (tiles, C), `stride` numbers apart."""
+    _, n_j, n_k, n_channels = rows.shape
+    flat, tile = rows.ravel(), 0
+    step_i, step_j = n_j * n_k * n_channels, n_k * n_channels
+    for a in range(tiles[0]):
+        for b in range(tiles[1]):
+            for c in range(tiles[2]):
+                at = 2 * (a * step_i + b * step_j + c * n_channels)
+                for channel in range(0, n_channels, VECTOR):
+                    to = tile * n_channels + channel
+                    _forward_tile(flat, at + channel, step_i, step_j, n_channels, products, to, stride)
+                tile += 1
+
+
+@njit(nogil=True, boundscheck=False, cache=True)
+def inverse(products: Any, stride: int, bias: Any, tiles: Any, start: Any, y: Any) -> None:
+    """Transform a matrix (tiles, N) for each point into a block of y (I, J, K, N) that begins at `start`."""
+    n_i, n_j, n_k, n_channels = y.shape
+    flat, tile = y.ravel(), 0
+    step_i, step_j = n_j * n_k * n_channels, n_k * n_channels
+    edge = np.empty((2, 2, 2, VECTOR), np.float32)
+    flat_edge = edge.ravel()
+    for a in range(tiles[0]):
+        for b in range(tiles[1]):
+            for c in range(tiles[2]):
+                i, j, k = start[0] + 2 * a, start[1] + 2 * b, 2 * c
+                is_whole = i + 1 < n_i and j + 1 < n_j and k + 1 < n_k
+                for channel in range(0, n_channels, VECTOR):
+                    at = tile * n_channels + channel
+                    if is_whole:
+                        to = i * step_i + j * step_j + k * n_channels + channel
+                        _inverse_tile(products, at, stride, bias, channel, flat, to, step_i, step_j, n_channels)
+                        continue
+                    _inverse_tile(products, at, stride, bias, channel, flat_edge, 0, 4 * VECTOR, 2 * VECTOR, VECTOR)
+                    for d in range(min(2, n_i - i)):
+                        for e in range(min(2, n_j - j)):
+                            for f in range(min(2, n_k - k)):
+                                y[i + d, j + e, k + f, channel : channel + VECTOR] = edge[d, e, f]
+                tile += 1
+
+
+def _to_products(builder: Any, x: Sequence[Any]) -> list[Any]:
+    """B d of F(2, 3)."""
+    return [
+        builder.fsub(x[0], x[2]),
+        builder.fadd(x[1], x[2]),
+        builder.fsub(x[2], x[1]),
+        builder.fsub(x[1], x[3]),
+    ]
+
+
+def _from_products(builder: Any, x: Sequence[Any]) -> list[Any]:
+    """A m of F(2, 3)."""
+    return [
+        builder.fadd(x[0], builder.fadd(x[1], x[2])),
+        builder.fsub(builder.fsub(x[1], x[2]), x[3]),
+    ]
+
+
+def _along(
+    builder: Any, values: _Values, axis: int, transform: Callable[[Any, Sequence[Any]], list[Any]]
+) -> dict[tuple[int, ...], Any]:
+    """The transform of every line along an axis."""
+    found: dict[tuple[int, ...], Any] = {}
+    for line in (place for place in values if place[axis] == 0):
+        places = [(*line[:axis], n, *line[axis + 1 :]) for n in range(4)]
+        found.update(zip(places, transform(builder, [values[place] for place in places]), strict=False))
+    return found
+
+
+def _data(context: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
+    return context.make_array(signature.args[number])(context, builder, arguments[number]).data
+
+
+def _vector(builder: Any, pointer: Any, start: Any, steps: Sequence[Any], places: Sequence[int]) -> Any:
+    for step, place in zip(steps, places, strict=True):
+        start = builder.add(start, builder.mul(step, ir.Constant(ir.IntType(64), place)))
+    return builder.bitcast(builder.gep(pointer, [start]), _VECTOR_TYPE.as_pointer())
+
+
+def _load(builder: Any, pointer: Any, start: Any, steps: Sequence[Any], places: Sequence[int]) -> Any:
+    loaded = builder.load(_vector(builder, pointer, start, steps, places))
+    loaded.align = 4
+    return loaded
+
+
+def _store(builder: Any, value: Any, pointer: Any, start: Any, steps: Sequence[Any], places: Sequence[int]) -> None:
+    stored = builder.store(value, _vector(builder, pointer, start, steps, places))
+    stored.align = 4
