@@ -70,6 +70,7 @@ class Opened:
 
     def color_pixels(self, plane: str, lesion_id: int) -> int:
         """Pixels of a picture in a lesion's color."""
+        self.state("lps")  # drawn by now
         code = """([id, [r, g, b]]) => {
             const canvas = document.getElementById(id);
             const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
@@ -141,6 +142,7 @@ def _crosshair(opened: Opened, plane: str) -> dict[str, float]:
         return {x: (columns.indexOf(Math.max(...columns)) + 0.5) * ratio,
                 y: (rows.indexOf(Math.max(...rows)) + 0.5) * ratio};
     }"""
+    opened.state("lps")  # drawn by now
     found: dict[str, float] = opened.page.evaluate(code, f"view-{plane}")
     return found
 
