@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from medseg.evaluation.compare import compare_systems
     from medseg.evaluation.evaluate import evaluate_cohort
     from medseg.inference.options import RunOptions
+    from medseg.io.convert import convert_lesions
     from medseg.io.discover import find_scans
     from medseg.io.label_files import read_lesions, read_semantic
     from medseg.io.scan import load_volume, read_scan
@@ -54,6 +55,7 @@ _HOME = {
     "SemanticMap": "medseg.core.semantic",
     "Volume": "medseg.core.volume",
     "compare_systems": "medseg.evaluation.compare",
+    "convert_lesions": "medseg.io.convert",
     "evaluate_case": "medseg.evaluation.case",
     "evaluate_cohort": "medseg.evaluation.evaluate",
     "find_scans": "medseg.io.discover",
@@ -86,6 +88,7 @@ __all__ = [
     "Volume",
     "__version__",
     "compare_systems",
+    "convert_lesions",
     "evaluate_case",
     "evaluate_cohort",
     "find_scans",

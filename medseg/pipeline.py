@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from medseg.core.monitor import Monitor, Progress
 from medseg.core.plan import SeparationPlan
@@ -13,8 +15,11 @@ from medseg.core.result import CaseResult
 from medseg.core.scan import Scan
 from medseg.core.volume import Volume
 from medseg.io.atomic import atomic_folder, check_output_folder
+from medseg.io.dicom_results import DICOM_FILES, algorithm_of, write_dicom_results
 from medseg.io.identifiers import read_identifiers
 from medseg.io.json_files import write_json
+from medseg.io.label_names import lesion_names, write_label_names
+from medseg.io.meshes import lesion_meshes, write_meshes
 from medseg.io.nifti import write_labels, write_volume
 from medseg.io.scan import hash_inputs, load_volume
 from medseg.io.tables import write_table
@@ -23,13 +28,22 @@ from medseg.lesions.separate import separate_lesions
 from medseg.reports.case_page import write_case_page
 
 if TYPE_CHECKING:
+    from medseg.dicom.seg import SegKind
     from medseg.inference.segmenter import Segmenter
     from medseg.inference.stitch import Cancel
 
-__all__ = ["RESULT_FILES", "segment_case", "write_case"]
+__all__ = ["OPTIONAL_FILES", "RESULT_FILES", "segment_case", "write_case"]
 
-RESULT_FILES = ("semantic.nii.gz", "lesions.nii.gz", "lesions.csv", "result.json", "report.html")
+logger = logging.getLogger(__name__)
+
+RESULT_FILES = (
+    *("semantic.nii.gz", "lesions.nii.gz", "lesions.label.txt", "lesions.ctbl"),
+    *("lesions.csv", "result.json", "report.html"),
+)
 _PROBABILITY_FILE = "probability.nii.gz"
+_MESH_FOLDER = "meshes"
+OPTIONAL_FILES = (*DICOM_FILES, _PROBABILITY_FILE, _MESH_FOLDER)
+"""What a case may have besides: DICOM objects, the probability, a folder of meshes."""
 
 
 def segment_case(
@@ -106,11 +120,16 @@ def write_case(
     overwrite: bool = False,
     save_probability: bool = False,
     keep_identifiers: bool = False,
+    dicom: bool | None = None,
+    seg_kind: SegKind = "binary",
+    rtstruct: bool = False,
+    mesh: Literal["stl", "obj"] | None = None,
 ) -> Path:
     """Write the files of one case; all of them or none.
 
-    `semantic.nii.gz` and `lesions.nii.gz` on the scan's own grid, `lesions.csv`, `result.json`, `report.html`, and
-    `probability.nii.gz` on request.
+    `semantic.nii.gz` and `lesions.nii.gz` on the scan's own grid, the names of the lesions for ITK-SNAP
+    (`lesions.label.txt`) and 3D Slicer (`lesions.ctbl`), `lesions.csv`, `result.json`, `report.html`. For a DICOM
+    series also `lesions.seg.dcm`, `semantic.seg.dcm` and `lesions.sr.dcm`; a case without lesions has the last only.
 
     Parameters
     ----------
@@ -124,7 +143,17 @@ def write_case(
         Also write the probability of anything but background.
     keep_identifiers
         Also write into `result.json` what leads back to the patient's files: patient ID, accession number, study date,
-        UIDs, path. By default nothing identifying is written.
+        UIDs, path; and into DICOM objects who the patient is, as an archive needs it to file them. By default nothing
+        identifying is written, but the UIDs and dates of study and series that tie DICOM objects to the scan.
+    dicom
+        Whether to write DICOM objects; None does so for a DICOM series, and writes the other files even if the
+        series is such that its objects cannot be written, with a warning.
+    seg_kind
+        "binary", or "labelmap": smaller, but old archives refuse it.
+    rtstruct
+        Also write `lesions.rtstruct.dcm`; needs DICOM as `dicom` does.
+    mesh
+        Also write the surface of each lesion, in patient millimeters (LPS): `meshes/lesion_001.stl` or `.obj`.
 
     Returns
     -------
@@ -136,6 +165,8 @@ def write_case(
         If a result is there and `overwrite` is False.
     OutputNotWritable
         If the folder cannot be written.
+    UsageError
+        If DICOM objects are asked for and the scan is not DICOM.
     """
     folder = Path(folder)
     check_output_folder(folder, RESULT_FILES, overwrite=overwrite)
@@ -143,6 +174,8 @@ def write_case(
     with atomic_folder(folder) as draft:
         write_labels(result.semantic.array, result.semantic.geometry, draft / "semantic.nii.gz", like=like)
         write_labels(result.lesions.array, result.lesions.geometry, draft / "lesions.nii.gz", like=like)
+        for suffix in (".label.txt", ".ctbl"):
+            write_label_names(lesion_names(result.lesions), draft / f"lesions{suffix}")
         if save_probability and result.semantic.probability is not None:
             probability = Volume(result.semantic.probability[None], result.semantic.geometry, ("probability",))
             write_volume(probability, draft / _PROBABILITY_FILE)
@@ -150,9 +183,52 @@ def write_case(
         identifiers = {"identifiers": read_identifiers(result.scan)} if keep_identifiers else {}
         write_json({**_summary(result), **identifiers}, draft / "result.json")
         write_case_page(result, draft / "report.html")
-    if not save_probability:
-        (folder / _PROBABILITY_FILE).unlink(missing_ok=True)  # of the result that was replaced
+        if dicom or rtstruct or (dicom is None and result.scan.format == "dicom"):
+            _write_dicom(result, draft, dicom, seg_kind, rtstruct, keep_identifiers)
+        if mesh is not None:
+            _write_meshes(result, draft / _MESH_FOLDER, mesh)
+        kept = {path.name for path in draft.iterdir()}
+        if mesh is not None:
+            shutil.rmtree(folder / _MESH_FOLDER, ignore_errors=True)
+    for name in set(OPTIONAL_FILES) - kept:  # of the result that was replaced
+        _remove(folder / name)
     return folder
+
+
+def _write_dicom(
+    result: CaseResult, folder: Path, dicom: bool | None, kind: SegKind, rtstruct: bool, keep_identifiers: bool
+) -> None:
+    try:
+        write_dicom_results(
+            result.scan,
+            result.semantic,
+            result.lesions,
+            result.table,
+            algorithm_of(result.provenance),
+            folder,
+            kind=kind,
+            rtstruct=rtstruct,
+            is_suv=result.recipe.channels[0].units == "suv",
+            keep_identifiers=keep_identifiers,
+        )
+    except Exception as error:  # series break the standard in ways no one foresees: the other results are not lost
+        if dicom or rtstruct:
+            raise
+        logger.warning("%s: DICOM objects could not be written: %s", result.case_id, error)
+
+
+def _write_meshes(result: CaseResult, folder: Path, form: str) -> None:
+    folder.mkdir()
+    names = lesion_names(result.lesions)
+    for number, mesh in enumerate(lesion_meshes(result.lesions), start=1):
+        write_meshes([mesh], [names[number - 1]], folder / f"lesion_{number:03d}.{form}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _provenance(scan: Scan, volume: Volume, segmenter: Segmenter, recipe: Recipe, notes: tuple[str, ...]) -> Provenance:

@@ -11,12 +11,14 @@ import typer
 from medseg import __version__
 from medseg.cli.compare import compare
 from medseg.cli.console import CleanErrors
+from medseg.cli.convert import convert
 from medseg.cli.demo import demo
 from medseg.cli.evaluate import evaluate
 from medseg.cli.inspect import inspect
 from medseg.cli.measure import measure
 from medseg.cli.model import model_app
 from medseg.cli.phantom import phantom
+from medseg.cli.report import report
 from medseg.cli.segment import segment
 from medseg.cli.separate import separate
 from medseg.cli.train import train
@@ -55,7 +57,8 @@ def root(
     """  # noqa: D301
 
 
-for _command in (demo, inspect, segment, separate, measure, evaluate, compare, phantom, train):
+_COMMANDS = (demo, inspect, segment, separate, measure, convert, evaluate, compare, report, phantom, train)
+for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(model_app, name="model")
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 _Lesions = Annotated[
-    Path, typer.Argument(metavar="LESIONS", show_default=False, help="Map of lesion numbers, 0 for background.")
+    Path,
+    typer.Argument(
+        metavar="LESIONS", show_default=False, help="Map of lesion numbers, 0 for background; DICOM SEG or RTSTRUCT."
+    ),
 ]
 _Scans = Annotated[
     list[Path] | None,
@@ -56,6 +59,10 @@ _Radiomics = Annotated[
     Literal["none", "ibsi"],
     typer.Option("--radiomics", help="ibsi: also the IBSI's texture families of the first scan, if MIRP is installed."),
 ]
+_Roi = Annotated[
+    list[str] | None,
+    typer.Option("--roi", help="Measure only the DICOM segment or region of that label; may be given several times."),
+]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", help="Table to write: .csv, .json or .parquet.", show_default=False)
 ]
@@ -75,13 +82,15 @@ def measure(
     case_id: CaseId = None,
     allow_gaps: AllowGaps = False,
     weight_kg: WeightKg = None,
+    roi: _Roi = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure the lesions of a lesion map.
 
-    Without a scan the intensity columns are empty. A map with other numbers than 1..n is renumbered, largest first.
+    Without a scan the intensity columns are empty. A map with other numbers than 1..n is renumbered, largest first. An
+    RTSTRUCT holds contours only and needs the scan.
 
     \b
     Example:
@@ -107,7 +116,7 @@ def measure(
     with show_progress(quiet=quiet) as progress:
         monitor = Monitor(progress)
         with monitor.stage("read"):
-            lesion_map = read_lesions(lesions)
+            lesion_map = read_lesions(lesions, like=sources[0].geometry if sources else None, only=roi or ())
             grid = lesion_map.geometry
             volume = load_channels(sources, grid, units or ["auto"], channels or (), weight_kg) if sources else None
             organ_map, notes = read_organs(organs, grid, organ_names) if organs else (None, ())

@@ -28,9 +28,11 @@ from medseg.cli.options import (
     memory_mib,
     separation_changes,
 )
+from medseg.errors import UsageError
 
 if TYPE_CHECKING:
     from medseg.core.result import CaseResult
+    from medseg.core.scan import Scan
 
 __all__ = ["case_as_json", "print_case", "segment"]
 
@@ -66,8 +68,27 @@ _NanAs = Annotated[
 _KeepIdentifiers = Annotated[
     bool,
     typer.Option(
-        "--keep-identifiers", help="Write patient ID, study date, UIDs and path of the scan into result.json."
+        "--keep-identifiers",
+        help="Write patient ID, study date, UIDs and path of the scan into result.json, and who the patient is into "
+        "DICOM objects, as an archive needs it.",
     ),
+]
+_Dicom = Annotated[
+    bool | None,
+    typer.Option(
+        "--dicom/--no-dicom",
+        help="Write DICOM SEG and SR, which refer to the series [default: for a DICOM series].",
+        show_default=False,
+    ),
+]
+_SegKind = Annotated[
+    Literal["binary", "labelmap"],
+    typer.Option("--seg-kind", help="How a SEG is stored: binary, or labelmap (smaller; old archives refuse it)."),
+]
+_RtStruct = Annotated[bool, typer.Option("--rtstruct", help="Also write an RTSTRUCT: lesions.rtstruct.dcm.")]
+_Mesh = Annotated[
+    Literal["stl", "obj"] | None,
+    typer.Option("--mesh", help="Also write the surface of each lesion, in patient millimeters."),
 ]
 _CHECKED_WINDOWS = 3  # of those that --skip-air leaves out
 _SaveEvidence = Annotated[bool, typer.Option("--save-evidence", help="Also write probability.nii.gz.")]
@@ -93,6 +114,10 @@ def segment(
     weight_kg: WeightKg = None,
     save_evidence: _SaveEvidence = False,
     keep_identifiers: _KeepIdentifiers = False,
+    dicom: _Dicom = None,
+    seg_kind: _SegKind = "binary",
+    rtstruct: _RtStruct = False,
+    mesh: _Mesh = None,
     trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -100,7 +125,8 @@ def segment(
 ) -> None:
     """Find, separate and measure the lesions of one scan.
 
-    Writes semantic.nii.gz and lesions.nii.gz on the scan's own grid, lesions.csv, result.json and report.html.
+    Writes semantic.nii.gz and lesions.nii.gz on the scan's own grid, names of the lesions for ITK-SNAP and 3D Slicer,
+    lesions.csv, result.json and report.html; for a DICOM series also lesions.seg.dcm, semantic.seg.dcm, lesions.sr.dcm.
     What is not given about separation is as the model's plan says.
 
     \b
@@ -110,13 +136,13 @@ def segment(
     from medseg.io.atomic import check_output_folder
     from medseg.io.case_ids import new_salt, read_salt, write_salt
     from medseg.io.scan import read_scan
-    from medseg.pipeline import RESULT_FILES, segment_case, write_case
+    from medseg.pipeline import OPTIONAL_FILES, RESULT_FILES, segment_case, write_case
 
     max_memory_mib = memory_mib(max_memory)
-    files = [*RESULT_FILES, *(["probability.nii.gz"] if save_evidence else [])]
-    check_output_folder(output, files, overwrite=overwrite)
+    check_output_folder(output, RESULT_FILES, overwrite=overwrite)
     salt = read_salt(output) or new_salt()
     scan = read_scan(scans, series=series, case_id=case_id, salt=salt, allow_gaps=allow_gaps)
+    _check_dicom(scan, wanted=bool(dicom) or rtstruct)
     from medseg.inference.options import RunOptions
     from medseg.models.load import load_segmenter  # loads torch: seconds that a misspelled path need not take
 
@@ -141,7 +167,12 @@ def segment(
             overwrite=overwrite,
             save_probability=save_evidence,
             keep_identifiers=keep_identifiers,
+            dicom=dicom,
+            seg_kind=seg_kind,
+            rtstruct=rtstruct,
+            mesh=mesh,
         )
+    files = [*RESULT_FILES, *(name for name in OPTIONAL_FILES if (output / name).exists())]
     if scan.format == "dicom":
         write_salt(output, salt)
     show_notes(result.provenance.notes, quiet=quiet)
@@ -149,6 +180,15 @@ def segment(
         print_json(case_as_json(result, output, files))
     else:
         print_case(result, output, files)
+
+
+def _check_dicom(scan: Scan, *, wanted: bool) -> None:
+    """Refuse before the network runs what could not be written after it."""
+    if wanted and scan.format != "dicom":
+        raise UsageError(
+            f"--dicom and --rtstruct write objects that refer to a DICOM series; {scan.files[0][0]} is none. Where "
+            "there is a series that it was made from: medseg convert lesions.nii.gz --like SERIES -o lesions.seg.dcm"
+        )
 
 
 def case_as_json(result: CaseResult, folder: Path, files: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medseg.core.scan import Scan
-from medseg.io.dicom_headers import read_tags
+from medseg.io.dicom_headers import lenient_parsing, read_tags
 
 __all__ = ["read_identifiers"]
 
@@ -32,6 +32,7 @@ def read_identifiers(scan: Scan) -> list[dict[str, str | None]]:
         record: dict[str, str | None] = {"file": str(files[0].absolute())}
         if scan.format == "dicom":
             tags = read_tags(files[0], list(_KEYWORDS.values()))
-            record |= {name: str(tags.get(keyword) or "") or None for name, keyword in _KEYWORDS.items()}
+            with lenient_parsing():  # values are decoded here
+                record |= {name: str(tags.get(keyword) or "") or None for name, keyword in _KEYWORDS.items()}
         records.append(record)
     return records

@@ -1,7 +1,8 @@
-"""The page of one case: summary, overview, table and key images in one HTML file that needs nothing else.
+"""The page of one case: viewer, table, key images and provenance in one HTML file that needs nothing else.
 
-No script, no font, no picture from elsewhere: the page opens from a USB stick, in an archive, behind a firewall. It
-holds no time, so that two runs on the same scan write the same bytes.
+No script, no font, no picture from elsewhere: the page opens from a USB stick, in an archive, behind a firewall.
+Without script there are still the table and the key images. The page holds no time, so that two runs on the same scan
+write the same bytes.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from os import PathLike
 from pathlib import Path
 from string import Template
 
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.core.colors import LESION_COLORS
 from medseg.core.result import CaseResult
 from medseg.core.table import Column, LesionTable, Value
 from medseg.io.atomic import atomic_path
+from medseg.lesions.long_axis import long_axes
 from medseg.reports.display import GrayWindow, gray_window
-from medseg.reports.figures import key_image, key_slices, overview
-from medseg.reports.outlines import lesion_color
-from medseg.reports.page_style import PAGE, STYLE
+from medseg.reports.figures import key_image, overview
+from medseg.reports.page_style import PAGE, STYLE, policy
+from medseg.reports.viewer import SCRIPT, viewer_section
 
 __all__ = ["MOST_KEY_IMAGES", "write_case_page"]
 
@@ -46,13 +52,19 @@ def write_case_page(result: CaseResult, path: str | PathLike[str]) -> None:
         If the folder cannot be written.
     """
     values, modality = result.volume.array[0], _modality(result)
+    axes = long_axes(result.lesions)
     projections = overview(result.volume, result.lesions, gray_window(values, modality, projection=True))
+    viewer, data = viewer_section(result, modality, _scan_unit(result), axes)
     page = Template(PAGE).substitute(
         style=STYLE,
+        script=SCRIPT,
+        policy=escape(policy(STYLE, SCRIPT)),
         case_id=escape(result.case_id),
         summary=_definitions(_summary(result)),
+        viewer=viewer,
+        data=data,
         overview=_figure(projections, _overview_caption(result), _OVERVIEW_ALT),
-        lesions=_lesion_section(result, gray_window(values, modality)),
+        lesions=_lesion_section(result, gray_window(values, modality), axes),
         provenance=_definitions(_provenance(result)),
         notes=_notes(result),
     )
@@ -76,11 +88,18 @@ def _summary(result: CaseResult) -> dict[str, str]:
     return {
         "Lesions": str(lesions.n_lesions),
         "Total volume": f"{volume_ml:.3f} ml",
+        **_quality(result.table),
         "Model": result.provenance.model_name,
         "Device": f"{result.provenance.device}, {result.provenance.precision}",
         "Scan": f"{' x '.join(map(str, geometry.shape))} voxels of {spacing} mm, {geometry.axcodes}",
         "Separation": _separation(result),
     }
+
+
+def _quality(table: LesionTable) -> dict[str, str]:
+    """What is to be looked at twice, where the table knows of it."""
+    n_cut = sum(bool(row.get("touches_border")) for row in table)
+    return {"Quality": f"{n_cut} lesion(s) touch the border of the scan: they may go on beyond it"} if n_cut else {}
 
 
 def _separation(result: CaseResult) -> str:
@@ -99,25 +118,30 @@ def _overview_caption(result: CaseResult) -> str:
     return text
 
 
-def _lesion_section(result: CaseResult, window: GrayWindow) -> str:
+def _lesion_section(result: CaseResult, window: GrayWindow, axes: NDArray[np.float64]) -> str:
     if not result.lesions.n_lesions:
         return '<p class="none">No lesion found.</p>'
-    return f"{_table(result)}\n<h2>Key images</h2>\n{_key_images(result, window)}"
+    return f"{_table(result)}\n<h2>Key images</h2>\n{_key_images(result, window, axes)}"
 
 
 def _table(result: CaseResult) -> str:
     columns = _shown_columns(result.table)
     scan_unit = _scan_unit(result)
     head = "".join(
-        f'<th scope="col" title="{escape(column.definition)}">{escape(_heading(column, scan_unit))}</th>'
+        f'<th scope="col" title="{escape(column.definition)}"><button type="button">'
+        f"{escape(_heading(column, scan_unit))}</button></th>"
         for column in columns
     )
     body = "\n".join(
-        f"<tr>{''.join(_cell(row[column.name], column) for column in columns)}</tr>" for row in result.table
+        f'<tr data-lesion="{row["lesion_id"]}">{"".join(_cell(row[column.name], column) for column in columns)}</tr>'
+        for row in result.table
     )
     return (
-        '<div class="scroll"><table>\n<caption>Positions are DICOM patient coordinates (LPS: x to the patient\'s left, '
-        "y to the back, z to the head). All columns are in lesions.csv.</caption>\n"
+        '<p class="screen"><button type="button" id="copy">Copy the table as CSV</button> '
+        '<span id="copied" role="status"></span></p>\n'
+        '<div class="scroll" role="region" aria-label="Lesions" tabindex="0"><table id="lesions">\n'
+        "<caption>Positions are DICOM patient coordinates (LPS: x to the patient's left, y to the back, z to the head)."
+        " All columns are in lesions.csv and in what is copied.</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -142,10 +166,13 @@ def _heading(column: Column, scan_unit: str) -> str:
 
 
 def _cell(value: Value, column: Column) -> str:
+    exact = "" if value is None else escape(str(value))
     if column.name == "lesion_id" and isinstance(value, int):
-        return f'<th scope="row">{_swatch(value)}{value}</th>'
+        return f'<th scope="row" data-value="{exact}">{_swatch(value)}<button type="button">{value}</button></th>'
     kind = "text" if column.kind in {"text", "flag"} else "number"
-    return f'<td class="{kind}">{escape(_text(value, column))}</td>'
+    if column.name == "touches_border" and value:
+        kind += " flag"
+    return f'<td class="{kind}" data-value="{exact}">{escape(_text(value, column))}</td>'
 
 
 def _text(value: Value, column: Column) -> str:
@@ -159,32 +186,38 @@ def _text(value: Value, column: Column) -> str:
 
 
 def _swatch(lesion_id: int) -> str:
-    return f'<span class="swatch" style="background:rgb{lesion_color(lesion_id)}"></span>'
+    return f'<span class="swatch color-{(lesion_id - 1) % len(LESION_COLORS) + 1}"></span>'
 
 
-def _key_images(result: CaseResult, window: GrayWindow) -> str:
+def _key_images(result: CaseResult, window: GrayWindow, axes: NDArray[np.float64]) -> str:
     n_shown = min(result.lesions.n_lesions, MOST_KEY_IMAGES)
-    slices = key_slices(result.lesions).tolist()
-    figures = [_key_figure(result, window, lesion_id, slices[lesion_id - 1]) for lesion_id in range(1, n_shown + 1)]
-    note = "Axial slice in which the lesion is largest, seen from the feet: the patient's right is on the left."
+    figures = [_key_figure(result, window, lesion_id, axes[lesion_id - 1]) for lesion_id in range(1, n_shown + 1)]
+    note = (
+        "Axial slice of the longest diameter, which is drawn, seen from the feet: the patient's right is on the left."
+    )
     if result.lesions.n_lesions > n_shown:
         note += f" Shown are the {n_shown} largest of {result.lesions.n_lesions} lesions."
     grid = "\n".join(figures)
     return f'<p>{escape(note)}</p>\n<div class="grid">\n{grid}\n</div>'
 
 
-def _key_figure(result: CaseResult, window: GrayWindow, lesion_id: int, slice_index: int) -> str:
-    row = result.table.rows[lesion_id - 1]
-    axis = "ijk"[result.lesions.geometry.axial_axis]
-    caption = f"Lesion {lesion_id}: {row['volume_ml']:.3f} ml, slice {axis} = {slice_index}"
-    png = key_image(result.volume, result.lesions, window, lesion_id, slice_index)
-    return _figure(png, caption, f"Axial slice through lesion {lesion_id}, outlined.", _swatch(lesion_id))
+def _key_figure(result: CaseResult, window: GrayWindow, lesion_id: int, ends: NDArray[np.float64]) -> str:
+    row, geometry = result.table.rows[lesion_id - 1], result.lesions.geometry
+    axis = geometry.axial_axis
+    slice_index = round(float(geometry.to_voxel(ends)[0, axis]))
+    caption = (
+        f"Lesion {lesion_id}: {row['volume_ml']:.3f} ml, {row['longest_diameter_mm']:.1f} mm, "
+        f"slice {'ijk'[axis]} = {slice_index}"
+    )
+    picture = key_image(result.volume, result.lesions, window, lesion_id, slice_index, ends)
+    alt = f"Axial slice through lesion {lesion_id}, outlined, with its longest diameter."
+    return _figure(picture, caption, alt, _swatch(lesion_id))
 
 
-def _figure(png: bytes, caption: str, alt: str, before: str = "") -> str:
-    data = base64.b64encode(png).decode("ascii")
+def _figure(picture: bytes, caption: str, alt: str, before: str = "") -> str:
+    data = base64.b64encode(picture).decode("ascii")
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
+        f'<figure><img src="data:image/webp;base64,{data}" alt="{escape(alt)}">'
         f"<figcaption>{before}{escape(caption)}</figcaption></figure>"
     )
 

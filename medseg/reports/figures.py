@@ -1,4 +1,4 @@
-"""Figures: key images of lesions and an overview of the case, as PNG bytes.
+"""Figures: key images of lesions and an overview of the case, as WebP bytes.
 
 Equal input gives equal bytes: no time, no random color.
 """
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from medseg.core.geometry import Geometry
 from medseg.core.lesions import LesionMap
 from medseg.core.volume import Volume
 from medseg.lesions.foreground import Foreground, find_foreground
 from medseg.reports.display import GrayWindow, pixel_shape, resize_gray, resize_labels
-from medseg.reports.marks import draw_directions, draw_scale_bar, write
+from medseg.reports.marks import draw_directions, draw_line, draw_scale_bar, write
 from medseg.reports.outlines import paint_outlines
 from medseg.reports.planes import Plane, View, plane_of
 
@@ -26,6 +27,7 @@ FIELD_MM = 240.0
 """Millimeters that a key image shows about its lesion; more if the lesion is larger than half of that."""
 
 _LONGEST_SIDE_PX = 336
+_QUALITY = 85
 _OVERVIEW_SIDE_PX = 384
 _OVERVIEW_GAP_PX = 4
 _GAP_COLOR = (128, 128, 128)
@@ -49,7 +51,14 @@ def key_slices(lesions: LesionMap) -> NDArray[np.intp]:
 
 
 def key_image(
-    volume: Volume, lesions: LesionMap, window: GrayWindow, lesion_id: int, slice_index: int | None = None
+    volume: Volume,
+    lesions: LesionMap,
+    window: GrayWindow,
+    lesion_id: int,
+    slice_index: int | None = None,
+    ends: NDArray[np.float64] | None = None,
+    *,
+    lossless: bool = False,
 ) -> bytes:
     """One lesion in the axial slice where it is largest, outlined; other lesions in the slice outlined thinner.
 
@@ -65,10 +74,14 @@ def key_image(
         Which lesion, from 1.
     slice_index
         Index on the axial axis; None finds the slice.
+    ends
+        (2, 3) RAS+ millimeters, ends of a line to draw, such as the longest diameter.
+    lossless
+        Keep every pixel as it was drawn; larger.
 
     Returns
     -------
-    PNG bytes: patient right on the left, front up, pixels square in millimeters, the longer side 336 pixels.
+    WebP bytes: patient right on the left, front up, pixels square in millimeters, the longer side 336 pixels.
     """
     plane = plane_of(lesions.geometry, "axial")
     index = int(key_slices(lesions)[lesion_id - 1]) if slice_index is None else slice_index
@@ -78,24 +91,41 @@ def key_image(
     pixel_mm = _pixel_mm(labels[box].shape, plane.spacing_mm, _LONGEST_SIDE_PX)
     picture = _outlined(values[box], labels[box], plane, window, pixel_mm, lesion_id)
     image = Image.fromarray(picture)
+    if ends is not None:
+        draw_line(image, _in_picture(lesions.geometry, plane, box, pixel_mm, ends))
     draw_directions(image, plane, window)
     draw_scale_bar(image, pixel_mm, window)
-    return _png(image)
+    return _webp(image, lossless=lossless)
 
 
-def overview(volume: Volume, lesions: LesionMap, window: GrayWindow) -> bytes:
+def _in_picture(
+    geometry: Geometry, plane: Plane, box: Box2D, pixel_mm: float, points: NDArray[np.float64]
+) -> list[tuple[float, float]]:
+    """Where world points lie in the picture of a part of a slice: (x, y) pixels."""
+    voxels = geometry.to_voxel(points)
+    placed = []
+    for axis, flip, start, spacing in (
+        (plane.right, plane.flip_right, box[1].start, plane.spacing_mm[1]),
+        (plane.down, plane.flip_down, box[0].start, plane.spacing_mm[0]),
+    ):
+        along = geometry.shape[axis] - 1 - voxels[:, axis] if flip else voxels[:, axis]
+        placed.append((along - start + 0.5) * spacing / pixel_mm)
+    return list(zip(placed[0].tolist(), placed[1].tolist(), strict=True))
+
+
+def overview(volume: Volume, lesions: LesionMap, window: GrayWindow, *, lossless: bool = False) -> bytes:
     """Maximum intensity projections from the front and from the left, with the outlines of all lesions.
 
     Where lesions lie behind each other, the smaller one is drawn on top.
 
     Parameters
     ----------
-    volume, lesions, window
+    volume, lesions, window, lossless
         As `key_image`.
 
     Returns
     -------
-    PNG bytes: coronal and sagittal projection side by side at one scale, head up.
+    WebP bytes: coronal and sagittal projection side by side at one scale, head up.
     """
     foreground = find_foreground(lesions.array)
     views: tuple[View, ...] = ("coronal", "sagittal")
@@ -103,7 +133,7 @@ def overview(volume: Volume, lesions: LesionMap, window: GrayWindow) -> bytes:
     shape = lesions.geometry.shape
     pixel_mm = max(_pixel_mm((shape[p.down], shape[p.right]), p.spacing_mm, _OVERVIEW_SIDE_PX) for p in planes)
     panels = [_projection(volume, lesions, foreground, plane, window, pixel_mm) for plane in planes]
-    return _png(_side_by_side(panels))
+    return _webp(_side_by_side(panels), lossless=lossless)
 
 
 def _projection(
@@ -186,7 +216,7 @@ def _side_by_side(panels: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _png(image: Image.Image) -> bytes:
+def _webp(image: Image.Image, *, lossless: bool) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="WEBP", lossless=lossless, quality=_QUALITY, method=4)
     return buffer.getvalue()

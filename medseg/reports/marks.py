@@ -7,9 +7,10 @@ from PIL import Image, ImageDraw
 from medseg.reports.display import GrayWindow
 from medseg.reports.planes import Plane
 
-__all__ = ["draw_directions", "draw_scale_bar", "write"]
+__all__ = ["draw_directions", "draw_line", "draw_scale_bar", "write"]
 
 _SCALE_BAR_MM = 50.0
+_LINE, _LINE_RIM = (255, 230, 0), (0, 0, 0)
 
 Color = tuple[int, int, int]
 
@@ -28,6 +29,13 @@ def draw_directions(image: Image.Image, plane: Plane, window: GrayWindow) -> Non
     write(image, (width - 4, height / 2), right, "rm", window)
     write(image, (width / 2, height - 3), bottom, "mb", window)
     write(image, (4, height / 2), left, "lm", window)
+
+
+def draw_line(image: Image.Image, points: list[tuple[float, float]]) -> None:
+    """Draw a line with a rim between two points (x, y), as a caliper is laid."""
+    draw = ImageDraw.Draw(image)
+    draw.line(points, fill=_LINE_RIM, width=4)
+    draw.line(points, fill=_LINE, width=2)
 
 
 def draw_scale_bar(image: Image.Image, pixel_mm: float, window: GrayWindow) -> None:

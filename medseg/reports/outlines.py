@@ -1,7 +1,4 @@
-"""Outlines: where a lesion ends in a picture, and in which color it is drawn.
-
-Colors repeat after eight lesions; the number beside it tells two of one color apart.
-"""
+"""Outlines: where a lesion ends in a picture."""
 
 from __future__ import annotations
 
@@ -10,24 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LESION_COLORS", "lesion_color", "paint_outlines"]
+from medseg.core.colors import LESION_COLORS, lesion_color
 
-# Red, azure, orange, violet, green, cyan, pink, brown: told apart on black and on white.
-LESION_COLORS = (
-    (228, 26, 28),
-    (0, 120, 240),
-    (255, 127, 0),
-    (152, 78, 220),
-    (34, 160, 60),
-    (0, 178, 190),
-    (235, 90, 170),
-    (166, 100, 40),
-)
-
-
-def lesion_color(lesion_id: int) -> tuple[int, int, int]:
-    """The color (R, G, B) of a lesion in every picture."""
-    return LESION_COLORS[(lesion_id - 1) % len(LESION_COLORS)]
+__all__ = ["paint_outlines"]
 
 
 def paint_outlines(

@@ -39,10 +39,11 @@ def make_result(
     notes: tuple[str, ...] = (),
     modality: str = "PT",
     class_name: str = "lesion",
+    units: str = "suv",
 ) -> CaseResult:
     volume = Volume(array[None], geometry, ("pet",), notes)
     lesion_map = make_lesions(lesions, geometry, class_name)
-    channel = ChannelPlan(name="pet", modality=modality, units="suv", intensity=IntensityPlan(low=0.0, high=20.0))
+    channel = ChannelPlan(name="pet", modality=modality, units=units, intensity=IntensityPlan(low=0.0, high=20.0))
     plan = Plan(
         name="a_model",
         channels=(channel,),

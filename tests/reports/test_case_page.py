@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +20,8 @@ from medseg.errors import OutputNotWritable
 from medseg.reports.case_page import MOST_KEY_IMAGES, write_case_page
 from tests.reports.cases import asymmetric_case, make_result, spots
 
-_VOID = {"meta", "img", "br", "hr"}
+_DATA_TYPES = ["application/json", "application/gzip", "application/gzip"]
+_VOID = {"meta", "img", "br", "hr", "input"}
 
 
 class _Page(HTMLParser):
@@ -52,7 +55,7 @@ class _Page(HTMLParser):
 
     def images(self) -> list[Image.Image]:
         sources = [attributes["src"] or "" for attributes in self.all("img")]
-        head = "data:image/png;base64,"
+        head = "data:image/webp;base64,"
         assert all(source.startswith(head) for source in sources)
         return [Image.open(io.BytesIO(base64.b64decode(source.removeprefix(head)))) for source in sources]
 
@@ -70,7 +73,7 @@ def test_one_row_and_one_picture_a_lesion(tmp_path: Path) -> None:
     page = _Page(_write(_spots_result(3), tmp_path))
     assert len(page.all("tr")) == 1 + 3
     images = page.images()
-    assert len(images) == 1 + 3  # the overview first
+    assert len(images) == 3 + 1  # the overview last
     for image in images:
         image.load()
         assert 100 < max(image.size) < 900
@@ -106,7 +109,7 @@ def test_an_undefined_value_is_a_dash_and_not_zero(tmp_path: Path) -> None:
         result.provenance,
         result.seconds,
     )
-    assert '<td class="number">-</td>' in _write(blank, tmp_path)
+    assert '<td class="number" data-value="">-</td>' in _write(blank, tmp_path)
 
 
 def test_no_lesion_is_said_and_the_overview_stays(tmp_path: Path) -> None:
@@ -132,9 +135,14 @@ def test_fifty_lesions_are_all_shown_and_nothing_is_said_of_more(tmp_path: Path)
 
 def test_names_and_notes_cannot_become_markup(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>&amp;$case_id'
-    page = _Page(_write(_spots_result(1, case_id=evil, class_name=evil, notes=(evil,)), tmp_path))
-    assert not page.all("script")
+    text = _write(_spots_result(1, case_id=evil, class_name=evil, notes=(evil,)), tmp_path)
+    page = _Page(text)
     assert page.words.count(evil) >= 3  # heading, class, note; as text, unchanged
+    assert [script.get("type") for script in page.all("script")] == [*_DATA_TYPES, None]
+    assert text.count("</script>") == 4
+    (data,) = [word for word in page.words if word.startswith('{"shape"')]
+    assert "<" not in data
+    assert json.loads(data)["table"]["rows"][0][0] == evil
 
 
 def test_a_name_that_is_not_unicode_can_be_written(tmp_path: Path) -> None:
@@ -144,9 +152,15 @@ def test_a_name_that_is_not_unicode_can_be_written(tmp_path: Path) -> None:
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     text = _write(_spots_result(2), tmp_path)
     page = _Page(text)
-    assert not re.findall(r"https?:|url\(|@import|<script|<link|<iframe", text)
+    assert not re.findall(r"https?:|url\(|@import|<link|<iframe|<object|<embed| style=| on[a-z]+=", text)
     policy = next(meta for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
-    assert (policy["content"] or "").startswith("default-src 'none'")
+    rules = policy["content"] or ""
+    assert rules.startswith("default-src 'none'")
+    assert "unsafe" not in rules
+    for source, element in (("script-src", "script"), ("style-src", "style")):
+        (content,) = re.findall(f"<{element}>(.*?)</{element}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{source} 'sha256-{digest}'" in rules
     assert "prefers-color-scheme: dark" in text
     assert all(image["alt"] for image in page.all("img"))
 
@@ -170,7 +184,7 @@ def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:
 def test_a_model_for_ct_makes_a_ct_page(tmp_path: Path) -> None:
     array, lesions, geometry = asymmetric_case()
     page = _Page(_write(make_result(array * 10.0, lesions, geometry, modality="CT"), tmp_path))
-    corner = page.images()[1].convert("RGB").getpixel((20, 60))
+    corner = page.images()[0].convert("RGB").getpixel((20, 60))
     dark_enough = 128  # 0 HU is 102 of 255 in the soft-tissue window; in a PET window it is white
     assert max(corner) < dark_enough  # type: ignore[arg-type, type-var]
 

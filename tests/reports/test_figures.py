@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from medseg.core.colors import lesion_color
 from medseg.core.geometry import Geometry
 from medseg.core.lesions import LesionMap
 from medseg.core.volume import Volume
 from medseg.reports.display import GrayWindow, gray_window
 from medseg.reports.figures import key_image, key_slices, overview
-from medseg.reports.outlines import lesion_color
 from tests.reports.cases import ORIENTATIONS, asymmetric_case, make_lesions, stored
 
 PET = GrayWindow(0.0, 8.0, inverted=True)
@@ -67,13 +67,13 @@ def test_no_lesion_has_no_key_slice() -> None:
 
 
 def test_a_lesion_at_the_right_front_appears_at_the_left_top() -> None:
-    row, column = _center(key_image(*_case(), PET, 1), 1)
+    row, column = _center(key_image(*_case(), PET, 1, lossless=True), 1)
     assert row < 0.35
     assert column < 0.35
 
 
 def test_in_the_overview_the_head_is_up_and_the_front_on_the_left() -> None:
-    png = overview(*_case(), PET)
+    png = overview(*_case(), PET, lossless=True)
     pixels = _pixels(png)
     middle = pixels.shape[1] // 2
     is_lesion = (pixels == lesion_color(1)).all(axis=2)
@@ -85,8 +85,8 @@ def test_in_the_overview_the_head_is_up_and_the_front_on_the_left() -> None:
 
 @pytest.mark.parametrize(("order", "flips"), ORIENTATIONS[1::5])
 def test_every_storage_order_gives_the_same_pictures(order: tuple[int, ...], flips: tuple[bool, ...]) -> None:
-    assert key_image(*_case(order, flips), PET, 1) == key_image(*_case(), PET, 1)
-    assert overview(*_case(order, flips), PET) == overview(*_case(), PET)
+    assert key_image(*_case(order, flips), PET, 1, lossless=True) == key_image(*_case(), PET, 1, lossless=True)
+    assert overview(*_case(order, flips), PET, lossless=True) == overview(*_case(), PET, lossless=True)
 
 
 def test_pixels_are_square_in_millimeters() -> None:
@@ -94,13 +94,13 @@ def test_pixels_are_square_in_millimeters() -> None:
     lesions = np.zeros(geometry.shape, dtype=np.uint16)
     lesions[20:60, 10:20, 1] = 1  # 40 mm x 40 mm
     volume = Volume(np.zeros((1, *geometry.shape)), geometry, ("ct",))
-    rows, columns = _outline(key_image(volume, make_lesions(lesions, geometry), PET, 1), 1)
+    rows, columns = _outline(key_image(volume, make_lesions(lesions, geometry), PET, 1, lossless=True), 1)
     assert abs((rows.stop - rows.start) - (columns.stop - columns.start)) <= 1
     assert columns.stop - columns.start == pytest.approx(0.4 * 336, abs=3)
 
 
 def test_other_lesions_of_the_slice_are_outlined_thinner() -> None:
-    first, second = key_image(*_case(), PET, 1), key_image(*_case(), PET, 2)
+    first, second = key_image(*_case(), PET, 1, lossless=True), key_image(*_case(), PET, 2, lossless=True)
     assert _center(first, 2) == pytest.approx(_center(second, 2), abs=0.02)
     counts = [int((_pixels(png) == lesion_color(2)).all(axis=2).sum()) for png in (first, second)]
     assert counts[1] > 1.5 * counts[0] > 0
@@ -112,7 +112,7 @@ def test_the_field_stays_inside_the_slice_and_shows_the_lesion(place: tuple[int,
     lesions = np.zeros(geometry.shape, dtype=np.uint16)
     lesions[place] = 1
     volume = Volume(np.zeros((1, *geometry.shape)), geometry, ("pet",))
-    png = key_image(volume, make_lesions(lesions, geometry), PET, 1)
+    png = key_image(volume, make_lesions(lesions, geometry), PET, 1, lossless=True)
     assert _pixels(png).shape == (336, 336, 3)
     assert (_pixels(png) == lesion_color(1)).all(axis=2).any()
 
@@ -122,7 +122,7 @@ def test_a_large_lesion_is_shown_whole() -> None:
     lesions = np.zeros(geometry.shape, dtype=np.uint16)
     lesions[20:170, 90:100, 1] = 1  # 300 mm long
     volume = Volume(np.zeros((1, *geometry.shape)), geometry, ("pet",))
-    _, columns = _outline(key_image(volume, make_lesions(lesions, geometry), PET, 1), 1)
+    _, columns = _outline(key_image(volume, make_lesions(lesions, geometry), PET, 1, lossless=True), 1)
     assert columns.stop - columns.start == pytest.approx(300 / 400 * 336, abs=4)
 
 
@@ -132,7 +132,7 @@ def test_in_the_overview_the_smaller_lesion_is_in_front() -> None:
     lesions[5:15, 10:19, 5:15] = 1
     lesions[8:11, 2:4, 8:11] = 2  # behind lesion 1, seen from the front
     volume = Volume(np.zeros((1, *geometry.shape)), geometry, ("pet",))
-    pixels = _pixels(overview(volume, make_lesions(lesions, geometry), PET))
+    pixels = _pixels(overview(volume, make_lesions(lesions, geometry), PET, lossless=True))
     assert (pixels[:, : pixels.shape[1] // 2] == lesion_color(2)).all(axis=2).any()
 
 
@@ -142,5 +142,5 @@ def test_odd_grids_have_pictures(shape: tuple[int, int, int]) -> None:
     lesions = make_lesions(np.ones(shape), geometry)
     volume = Volume(np.ones((1, *shape)), geometry, ("mr",))
     window = gray_window(volume.array[0], None)
-    for png in (key_image(volume, lesions, window, 1), overview(volume, lesions, window)):
+    for png in (key_image(volume, lesions, window, 1, lossless=True), overview(volume, lesions, window, lossless=True)):
         assert min(_pixels(png).shape[:2]) >= 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.reports.outlines import LESION_COLORS, lesion_color, paint_outlines
+from medseg.core.colors import LESION_COLORS, lesion_color
+from medseg.reports.outlines import paint_outlines
 
 
 def _painted(labels: np.ndarray, emphasized: int | None = None) -> np.ndarray:

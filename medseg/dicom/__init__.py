@@ -1,0 +1,1 @@
+"""Core values to DICOM objects and back: segmentations, reports, structure sets."""
