@@ -56,6 +56,13 @@ _Radiomics = Annotated[
     Literal["none", "ibsi"],
     typer.Option("--radiomics", help="ibsi: also the IBSI's texture families of the first scan, if MIRP is installed."),
 ]
+_Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        help="Measure these columns only, separated by commas; names or patterns such as 'suv_*'. Repeatable.",
+    ),
+]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", help="Table to write: .csv, .json or .parquet.", show_default=False)
 ]
@@ -70,6 +77,7 @@ def measure(
     organs: _Organs = None,
     organ_names: _OrganNames = None,
     probability: _Probability = None,
+    columns: _Columns = None,
     radiomics: _Radiomics = "none",
     series: Series = None,
     case_id: CaseId = None,
@@ -99,6 +107,7 @@ def measure(
 
     if radiomics == "ibsi" and not scans:
         raise UsageError("--radiomics ibsi measures intensities; give the scan with --scan")
+    chosen = _split(columns)
     check_output_folder(output.parent, [output.name], overwrite=overwrite)
     salt = read_salt(output.parent) or new_salt()  # DICOM is named as `medseg segment` names it in the same folder
     sources = _open_scans(scans, series, case_id, salt, allow_gaps)
@@ -113,7 +122,9 @@ def measure(
             organ_map, notes = read_organs(organs, grid, organ_names) if organs else (None, ())
             probabilities = read_probabilities(probability, grid) if probability else None
         with monitor.stage("measure"):
-            table = measure_lesions(lesion_map, volume, name, organs=organ_map, probabilities=probabilities)
+            table = measure_lesions(
+                lesion_map, volume, name, organs=organ_map, probabilities=probabilities, columns=chosen
+            )
             if radiomics == "ibsi" and volume is not None:
                 table, told = add_textures(table, lesion_map, volume)
                 notes += told
@@ -130,6 +141,16 @@ def measure(
     else:
         typer.echo(str(table))
         typer.echo(f"\nWritten to {output}")
+
+
+def _split(columns: list[str] | None) -> list[str] | None:
+    """Names and patterns, one by one."""
+    if columns is None:
+        return None
+    names = [name.strip() for text in columns for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--columns names no column; leave it out for all columns")
+    return names
 
 
 def _open_scans(

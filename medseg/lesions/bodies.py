@@ -21,6 +21,8 @@ from medseg.lesions.foreground import Box
 
 __all__ = ["LesionVoxels", "list_voxels", "memory_order"]
 
+_BLOCK_VOXELS = 1 << 17
+
 
 @dataclass(frozen=True, eq=False)
 class LesionVoxels:
@@ -74,6 +76,20 @@ class LesionVoxels:
         sums = [np.add.reduceat(axis.astype(np.int64), self.starts[:-1]) for axis in self.indices]
         means: NDArray[np.float64] = np.stack(sums, axis=-1) / self.counts[:, None]
         return means
+
+    @cached_property
+    def scatter(self) -> NDArray[np.float64]:
+        """Sums of products of voxel indices less their mean (n, 3, 3); sums of whole numbers are exact."""
+        scatter = np.zeros((self.n_lesions, 3, 3))
+        for number in range(1, self.n_lesions + 1):
+            indices, low = self.of(number), self.low[number - 1, :, None]
+            sums, products = np.zeros(3), np.zeros((3, 3))
+            for start in range(0, indices[0].size, _BLOCK_VOXELS):
+                block = (np.stack([axis[start : start + _BLOCK_VOXELS] for axis in indices]) - low).astype(np.float64)
+                sums += block.sum(axis=1)
+                products += block @ block.T
+            scatter[number - 1] = products - np.outer(sums, sums) / indices[0].size
+        return scatter
 
     def _reduced(self, function: np.ufunc) -> NDArray[np.int64]:
         if not self.n_lesions:
