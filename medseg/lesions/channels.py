@@ -87,7 +87,8 @@ def channel_columns(channels: Sequence[Channel]) -> tuple[Column, ...]:
         if prefix
         for column in family
     ]
-    return (*(column.in_unit(first_unit) if column in INTENSITY else column for column in COLUMNS), *further)
+    intensities = {column.name for column in INTENSITY}
+    return (*(c.in_unit(first_unit) if c.name in intensities else c for c in COLUMNS), *further)
 
 
 def measure_channels(
