@@ -4,7 +4,7 @@ python benchmarks/speed_measurement.py [--rounds 3] [--growth]
 
 Each measurement is a process of its own, with the arrays in memory before it starts: seconds that the processor spent,
 and peak resident memory above that before (Linux). Peers compute the columns that they share with medseg: volume, box,
-centroid, axes, mean, deviation, minimum, maximum; then also Feret diameter and area. medseg computes all its columns.
+centroid, axes, mean, deviation, minimum, maximum; then also Feret diameter and area. medseg computes these, and all.
 --growth: cost per lesion from 10 to 10,000 lesions, and per voxel of lesion.
 """
 
@@ -66,10 +66,21 @@ rows = [(shape.GetPhysicalSize(n), shape.GetBoundingBox(n), shape.GetCentroid(n)
          values.GetMean(n), values.GetStandardDeviation(n), values.GetMinimum(n), values.GetMaximum(n))
         for n in shape.GetLabels()]
 """
+SHARED = ["volume_ml", "bbox_?_m??", "centroid_?_lps_mm", "m*_axis_mm", "least_axis_mm", "mean", "std", "min", "max"]
+CHOSEN = "measure_lesions(lesions, volume, columns={columns})"
 CASES = {
     "medseg, scan in HU": (MEDSEG.format(units="stored"), "measure_lesions(lesions, volume)"),
     "medseg, scan in SUV": (MEDSEG.format(units="suv"), "measure_lesions(lesions, volume)"),
     "medseg, no scan": (MEDSEG.format(units="stored"), "measure_lesions(lesions)"),
+    "medseg, shared": (MEDSEG.format(units="stored"), CHOSEN.format(columns=SHARED)),
+    "medseg, shared and Feret": (
+        MEDSEG.format(units="stored"),
+        CHOSEN.format(columns=[*SHARED, "feret_diameter_mm"]),
+    ),
+    "medseg, shared, area and Feret": (
+        MEDSEG.format(units="stored"),
+        CHOSEN.format(columns=[*SHARED, "crofton_area_mm2", "feret_diameter_mm"]),
+    ),
     "skimage, shared": (SKIMAGE, "regionprops_table(labels, scan, properties=names, spacing=spacing)"),
     "skimage, shared and Feret": (
         SKIMAGE,

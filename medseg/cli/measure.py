@@ -63,6 +63,13 @@ _Roi = Annotated[
     list[str] | None,
     typer.Option("--roi", help="Measure only the DICOM segment or region of that label; may be given several times."),
 ]
+_Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--columns",
+        help="Measure these columns only, separated by commas; names or patterns such as 'suv_*'. Repeatable.",
+    ),
+]
 _Output = Annotated[
     Path, typer.Option("--output", "-o", help="Table to write: .csv, .json or .parquet.", show_default=False)
 ]
@@ -77,6 +84,7 @@ def measure(
     organs: _Organs = None,
     organ_names: _OrganNames = None,
     probability: _Probability = None,
+    columns: _Columns = None,
     radiomics: _Radiomics = "none",
     series: Series = None,
     case_id: CaseId = None,
@@ -108,6 +116,7 @@ def measure(
 
     if radiomics == "ibsi" and not scans:
         raise UsageError("--radiomics ibsi measures intensities; give the scan with --scan")
+    chosen = _split(columns)
     check_output_folder(output.parent, [output.name], overwrite=overwrite)
     salt = read_salt(output.parent) or new_salt()  # DICOM is named as `medseg segment` names it in the same folder
     sources = _open_scans(scans, series, case_id, salt, allow_gaps)
@@ -122,7 +131,9 @@ def measure(
             organ_map, notes = read_organs(organs, grid, organ_names) if organs else (None, ())
             probabilities = read_probabilities(probability, grid) if probability else None
         with monitor.stage("measure"):
-            table = measure_lesions(lesion_map, volume, name, organs=organ_map, probabilities=probabilities)
+            table = measure_lesions(
+                lesion_map, volume, name, organs=organ_map, probabilities=probabilities, columns=chosen
+            )
             if radiomics == "ibsi" and volume is not None:
                 table, told = add_textures(table, lesion_map, volume)
                 notes += told
@@ -139,6 +150,16 @@ def measure(
     else:
         typer.echo(str(table))
         typer.echo(f"\nWritten to {output}")
+
+
+def _split(columns: list[str] | None) -> list[str] | None:
+    """Names and patterns, one by one."""
+    if columns is None:
+        return None
+    names = [name.strip() for text in columns for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--columns names no column; leave it out for all columns")
+    return names
 
 
 def _open_scans(

@@ -90,6 +90,9 @@ class LesionTable:
         return f"LesionTable({len(self)} lesion(s), {len(self.columns)} columns)"
 
     def __str__(self) -> str:
+        if not set(self.column_names) >= _TEXT_COLUMNS:  # columns were chosen: the first of them
+            names = self.column_names[1 : 1 + _MOST_TEXT_COLUMNS]
+            return "\n".join("  ".join(line) for line in [names, *(_cells(row, names) for row in self.rows)])
         header = f"{'lesion':>6}  {'class':<12} {'volume ml':>10} {'longest mm':>10} {'perp. mm':>9}  centroid LPS mm"
         return "\n".join([header, *(_text_row(row) for row in self.rows)])
 
@@ -106,6 +109,19 @@ class LesionTable:
         return pd.DataFrame(
             {c.name: pd.Series([row[c.name] for row in self.rows], dtype=dtypes[c.kind]) for c in self.columns}
         )
+
+
+_TEXT_COLUMNS = {"class_name", "volume_ml", "longest_diameter_mm", "perpendicular_diameter_mm"} | {
+    f"centroid_{axis}_lps_mm" for axis in "xyz"
+}
+_MOST_TEXT_COLUMNS = 7
+
+
+def _cells(row: Mapping[str, Value], names: Sequence[str]) -> list[str]:
+    """Values below their names."""
+    values = [row[name] for name in names]
+    texts = [f"{v:.6g}" if isinstance(v, float) else "-" if v is None else str(v) for v in values]
+    return [text.rjust(len(name)) for text, name in zip(texts, names, strict=True)]
 
 
 def _text_row(row: Mapping[str, Value]) -> str:

@@ -16,7 +16,8 @@ _TYPES = {"text": "string", "integer": "integer", "number": "number", "flag": "b
 def table_schema() -> dict[str, Any]:
     """Schema (JSON Schema 2020-12) of what `medseg measure -o lesions.json` writes.
 
-    Columns of `medseg.core.table.COLUMNS` are in every row; those of further channels and textures may follow.
+    Columns of `medseg.core.table.COLUMNS` are in every row unless others were chosen; those of further channels and
+    textures may follow. A total is null where the columns that it needs were not chosen.
 
     Examples
     --------
@@ -36,7 +37,7 @@ def table_schema() -> dict[str, Any]:
             "totals": {
                 "type": "object",
                 "properties": {
-                    **{column.name: _value(column) for column in TOTALS},
+                    **{column.name: _value(column, column.name != "n_lesions") for column in TOTALS},
                     "organs": {"type": "object", "additionalProperties": organ},
                 },
             },
@@ -48,7 +49,7 @@ def table_schema() -> dict[str, Any]:
                 "type": "array",
                 "items": {
                     "type": "object",
-                    "required": [column.name for column in COLUMNS],
+                    "required": ["case_id", "lesion_id"],
                     "properties": {column.name: _value(column) for column in COLUMNS},
                     "additionalProperties": {"type": ["string", "integer", "number", "boolean", "null"]},
                 },
@@ -57,7 +58,7 @@ def table_schema() -> dict[str, Any]:
     }
 
 
-def _value(column: Column) -> dict[str, Any]:
+def _value(column: Column, may_be_null: bool = False) -> dict[str, Any]:
     kind = _TYPES[column.kind]
-    value: dict[str, Any] = {"type": kind if column.null == "never" else [kind, "null"]}
+    value: dict[str, Any] = {"type": [kind, "null"] if may_be_null or column.null != "never" else kind}
     return {**value, "description": f"{column.definition} Unit: {column.unit}." if column.unit else column.definition}

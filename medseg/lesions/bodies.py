@@ -6,6 +6,7 @@ lesion and not with the scan.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,9 @@ from medseg.core.lesions import LesionMap
 from medseg.lesions.foreground import Box
 
 __all__ = ["LesionVoxels", "list_voxels", "memory_order"]
+
+_BLOCK_VOXELS = 1 << 17
+_BLOCK_WORDS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,20 @@ class LesionVoxels:
         means: NDArray[np.float64] = np.stack(sums, axis=-1) / self.counts[:, None]
         return means
 
+    @cached_property
+    def scatter(self) -> NDArray[np.float64]:
+        """Sums of products of voxel indices less their mean (n, 3, 3); sums of whole numbers are exact."""
+        scatter = np.zeros((self.n_lesions, 3, 3))
+        for number in range(1, self.n_lesions + 1):
+            indices, low = self.of(number), self.low[number - 1, :, None]
+            sums, products = np.zeros(3), np.zeros((3, 3))
+            for start in range(0, indices[0].size, _BLOCK_VOXELS):
+                block = (np.stack([axis[start : start + _BLOCK_VOXELS] for axis in indices]) - low).astype(np.float64)
+                sums += block.sum(axis=1)
+                products += block @ block.T
+            scatter[number - 1] = products - np.outer(sums, sums) / indices[0].size
+        return scatter
+
     def _reduced(self, function: np.ufunc) -> NDArray[np.int64]:
         if not self.n_lesions:
             return np.empty((0, 3), dtype=np.int64)
@@ -128,9 +146,18 @@ def list_voxels(lesions: LesionMap) -> LesionVoxels:
     counts = np.bincount(numbers, minlength=lesions.n_lesions + 1)[1:]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     flat = flat[by_lesion]
-    places = [axis.astype(np.int32) for axis in np.unravel_index(flat, in_order.shape)]
+    places = _indices(flat, in_order.shape)
     i, j, k = (places[order.index(axis)] for axis in range(3))
     return LesionVoxels(lesions.array, lesions.geometry, (i, j, k), starts, flat)
+
+
+def _indices(flat: NDArray[np.int64], shape: tuple[int, ...]) -> list[NDArray[np.int32]]:
+    """`numpy.unravel_index`, in a quarter of the time."""
+    places = flat.astype(np.int32) if math.prod(shape) < 1 << 31 else flat
+    lines = places // shape[2]
+    slices = lines // shape[1]
+    found = (slices, lines - slices * shape[1], places - lines * shape[2])
+    return [axis.astype(np.int32, copy=False) for axis in found]
 
 
 def memory_order(array: NDArray[Any]) -> tuple[int, int, int]:
@@ -144,6 +171,10 @@ def _nonzero(array: NDArray[Any]) -> NDArray[np.int64]:
     per_word = 8 // array.itemsize
     if not array.flags.c_contiguous or array.size % per_word:
         return np.flatnonzero(array)
-    filled = np.flatnonzero(array.reshape(-1).view(np.uint64) != 0)
-    word, place = np.nonzero(array.reshape(-1, per_word)[filled])
-    return np.asarray(filled[word] * per_word + place, dtype=np.int64)
+    words = array.reshape(-1).view(np.uint64)
+    starts = range(0, words.size, _BLOCK_WORDS)  # what is compared stays in the cache
+    filled = np.concatenate([np.flatnonzero(words[at : at + _BLOCK_WORDS] != 0) + at for at in starts])
+    places = np.repeat(filled * per_word, per_word).reshape(-1, per_word)
+    places += np.arange(per_word)
+    found: NDArray[np.int64] = places.reshape(-1)[words[filled].view(array.dtype) != 0]
+    return found

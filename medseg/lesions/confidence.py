@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.columns_context import CONFIDENCE
 from medseg.core.table import Value
 from medseg.lesions.bodies import LesionVoxels
 from medseg.lesions.shells import dilate
 
-__all__ = ["confidence_columns"]
+__all__ = ["CONFIDENCE_COLUMNS", "confidence_columns"]
+
+CONFIDENCE_COLUMNS = (*(column.name for column in CONFIDENCE), "partial_volume_ml", "partial_volume_std_ml")
+"""What `confidence_columns` gives."""
 
 _TOUCHING = np.array([step for step in np.ndindex(3, 3, 3) if step != (1, 1, 1)]) - 1
 

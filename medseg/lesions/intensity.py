@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.choice import ALL, Choice
 from medseg.core.table import Value
 from medseg.lesions.bodies import LesionVoxels
 
@@ -26,10 +27,19 @@ CT_WINDOW_CENTERS_HU = {"lung": -600.0, "soft_tissue": 40.0, "bone": 400.0}
 
 _SAME = 1e-6  # mm, places that are told apart
 _QUANTILES = {"p5": 0.05, "p10": 0.10, "p25": 0.25, "median": 0.50, "p75": 0.75, "p90": 0.90, "p95": 0.95}
+_ORDER_COLUMNS = (
+    *_QUANTILES,
+    *("iqr", "robust_mean_absolute_deviation", "median_absolute_deviation", "quartile_coefficient"),
+)
+_HOTTEST = tuple(f"hottest_{axis}_lps_mm" for axis in "xyz")
 
 
 def intensity_columns(
-    voxels: LesionVoxels, values: NDArray[Any], mesh_volume_ml: Sequence[float], is_suv: bool
+    voxels: LesionVoxels,
+    values: NDArray[Any],
+    mesh_volume_ml: Sequence[float],
+    is_suv: bool,
+    choice: Choice = ALL,
 ) -> dict[str, list[Value]]:
     """Columns of intensity, entry n - 1 for lesion n.
 
@@ -40,23 +50,39 @@ def intensity_columns(
     values
         (N,) intensity of each of these voxels.
     mesh_volume_ml
-        n numbers, for the integrated intensity.
+        n numbers, for the integrated intensity if it is wanted.
     is_suv
         Whether bins are 0.25 SUV wide, or 25 of the scan's units.
+    choice
+        Which columns are wanted; what none of them needs is not computed.
 
     Returns
     -------
     One list a column of `medseg.core.columns_scan.INTENSITY`, without those of rim and margin.
     """
     rows: list[dict[str, Value]] = []
+    in_order, center = choice.holds(*_ORDER_COLUMNS), choice.holds("center_of_mass_shift_mm")
+    integrated, hottest = choice.holds("integrated_intensity"), choice.holds(*_HOTTEST)
+    bins = [
+        (name, width, is_own)
+        for name, width, is_own in (("bin25", 25.0, not is_suv), ("bin0p25", 0.25, is_suv))
+        if choice.holds(f"entropy_{name}_bits", f"uniformity_{name}")
+    ]
     for number, own in enumerate(voxels.split(values), start=1):
         own = own.astype(np.float64)
-        row = intensity_statistics(own)
-        row["integrated_intensity"] = float(row["mean"] or 0.0) * mesh_volume_ml[number - 1] * 1000.0
-        for name, width, is_own in (("bin25", 25.0, not is_suv), ("bin0p25", 0.25, is_suv)):
+        row = _moments(own)
+        if in_order:
+            row.update(_order_statistics(own))
+        if integrated:
+            row["integrated_intensity"] = float(row["mean"] or 0.0) * mesh_volume_ml[number - 1] * 1000.0
+        for name, width, is_own in bins:
             entropy, uniformity = histogram_entropy(own, width) if is_own else (None, None)
             row[f"entropy_{name}_bits"], row[f"uniformity_{name}"] = entropy, uniformity
-        rows.append({**row, **_places(voxels, number, own)})
+        if center:
+            row["center_of_mass_shift_mm"] = _center_of_mass_shift(voxels, number, own)
+        if hottest:
+            row.update(zip(_HOTTEST, _hottest_place(voxels, number, own), strict=True))
+        rows.append(row)
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
@@ -74,37 +100,48 @@ def intensity_statistics(values: NDArray[np.float64]) -> dict[str, Value]:
     >>> statistics["mean"], round(statistics["p90"], 6), round(statistics["kurtosis"], 6)
     (2.0, 3.4, -1.5)
     """
-    ordered = np.sort(values)
-    mean = float(values.mean())
+    return {**_moments(values), **_order_statistics(values)}
+
+
+def _moments(values: NDArray[np.float64]) -> dict[str, Value]:
+    """What needs no order of the intensities."""
+    mean, lowest, highest = float(values.mean()), float(values.min()), float(values.max())
     deviations = values - mean
     squares = deviations * deviations
     variance = float(squares.mean())
     std = math.sqrt(variance)
-    quantiles = {name: _quantile(ordered, share) for name, share in _QUANTILES.items()}
-    low, high = np.searchsorted(ordered, quantiles["p10"]), np.searchsorted(ordered, quantiles["p90"], side="right")
-    middle = ordered[low:high]
     energy = float(np.dot(values, values))
-    spread = quantiles["p75"] - quantiles["p25"]
-    quartiles = quantiles["p75"] + quantiles["p25"]
-    has_spread = bool(ordered[-1] > ordered[0])
+    has_spread = highest > lowest
     return {
         "mean": mean,
         "std": std,
-        "min": float(ordered[0]),
-        "max": float(ordered[-1]),
+        "min": lowest,
+        "max": highest,
         "variance": variance,
         "skewness": float((squares * deviations).mean()) / std**3 if has_spread else None,
         "kurtosis": float((squares * squares).mean()) / variance**2 - 3.0 if has_spread else None,
-        **quantiles,
-        "iqr": spread,
-        "range": float(ordered[-1] - ordered[0]),
+        "range": highest - lowest,
         "mean_absolute_deviation": float(np.abs(deviations).mean()),
-        "robust_mean_absolute_deviation": float(np.abs(middle - middle.mean()).mean()) if middle.size else None,
-        "median_absolute_deviation": float(np.abs(values - quantiles["median"]).mean()),
         "coefficient_of_variation": std / mean if mean else None,
-        "quartile_coefficient": spread / quartiles if quartiles else None,
         "energy": energy,
         "rms": math.sqrt(energy / values.size),
+    }
+
+
+def _order_statistics(values: NDArray[np.float64]) -> dict[str, Value]:
+    """What needs the intensities in order."""
+    ordered = np.sort(values)
+    quantiles = {name: _quantile(ordered, share) for name, share in _QUANTILES.items()}
+    low, high = np.searchsorted(ordered, quantiles["p10"]), np.searchsorted(ordered, quantiles["p90"], side="right")
+    middle = ordered[low:high]
+    spread = quantiles["p75"] - quantiles["p25"]
+    quartiles = quantiles["p75"] + quantiles["p25"]
+    return {
+        **quantiles,
+        "iqr": spread,
+        "robust_mean_absolute_deviation": float(np.abs(middle - middle.mean()).mean()) if middle.size else None,
+        "median_absolute_deviation": float(np.abs(values - quantiles["median"]).mean()),
+        "quartile_coefficient": spread / quartiles if quartiles else None,
     }
 
 
@@ -143,18 +180,18 @@ def histogram_entropy(values: NDArray[np.float64], bin_width: float) -> tuple[fl
     return max(0.0, float(-(shares * np.log2(shares)).sum())), float(np.square(shares).sum())
 
 
-def _places(voxels: LesionVoxels, number: int, values: NDArray[np.float64]) -> dict[str, Value]:
-    """Shift of the weighted centroid, and the hottest voxel."""
-    geometry = voxels.geometry
-    indices = np.stack(voxels.of(number), axis=-1)
+def _center_of_mass_shift(voxels: LesionVoxels, number: int, values: NDArray[np.float64]) -> Value:
+    """Mm from the centroid to the one weighted by intensity."""
     total = float(values.sum())
-    weighted = values @ (indices - voxels.mean_index[number - 1])
-    shift = geometry.affine[:3, :3] @ weighted
-    hottest = geometry.to_world(indices[hottest_voxel(indices, values, voxels)]) * [-1.0, -1.0, 1.0]
-    return {
-        "center_of_mass_shift_mm": float(np.linalg.norm(shift / total)) if total else None,
-        **{f"hottest_{axis}_lps_mm": place for axis, place in zip("xyz", hottest.tolist(), strict=True)},
-    }
+    weighted = values @ (np.stack(voxels.of(number), axis=-1) - voxels.mean_index[number - 1])
+    return float(np.linalg.norm(voxels.geometry.affine[:3, :3] @ weighted / total)) if total else None
+
+
+def _hottest_place(voxels: LesionVoxels, number: int, values: NDArray[np.float64]) -> list[float]:
+    """LPS of the hottest voxel."""
+    indices = np.stack(voxels.of(number), axis=-1)
+    place = voxels.geometry.to_world(indices[hottest_voxel(indices, values, voxels)]) * [-1.0, -1.0, 1.0]
+    return [float(x) for x in place]
 
 
 def hottest_voxel(indices: NDArray[Any], values: NDArray[Any], voxels: LesionVoxels) -> int:

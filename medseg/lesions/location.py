@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.choice import ALL, Choice
 from medseg.lesions.bodies import LesionVoxels
 
 __all__ = ["LPS", "border_columns", "location_columns"]
@@ -17,28 +18,31 @@ LPS = np.array([-1.0, -1.0, 1.0])
 _SAME = 1e-6
 
 
-def location_columns(voxels: LesionVoxels) -> dict[str, list[Any]]:
-    """Columns of position, entry n - 1 for lesion n."""
+def location_columns(voxels: LesionVoxels, choice: Choice = ALL) -> dict[str, list[Any]]:
+    """Columns of position, entry n - 1 for lesion n; what none of the chosen columns needs is not computed."""
     geometry = voxels.geometry
     centroids = geometry.to_world(voxels.mean_index)
-    inner = _nearest_voxels(voxels)
-    lowest, highest = _world_boxes(voxels)
     columns: dict[str, list[Any]] = {}
     for axis, name in enumerate("xyz"):
         columns[f"centroid_{name}_lps_mm"] = (centroids[:, axis] * LPS[axis]).tolist()
         columns[f"centroid_{name}_ras_mm"] = centroids[:, axis].tolist()
-        columns[f"bbox_{name}_min_lps_mm"] = lowest[:, axis].tolist()
-        columns[f"bbox_{name}_max_lps_mm"] = highest[:, axis].tolist()
     for axis, name in enumerate("ijk"):
         columns[f"centroid_{name}"] = voxels.mean_index[:, axis].tolist()
-        columns[f"inner_{name}"] = inner[:, axis].tolist()
         columns[f"bbox_{name}_min"] = voxels.low[:, axis].tolist()
         columns[f"bbox_{name}_max"] = voxels.high[:, axis].tolist()
+    if choice.holds(*(f"inner_{name}" for name in "ijk")):
+        inner = _nearest_voxels(voxels)
+        columns |= {f"inner_{name}": inner[:, axis].tolist() for axis, name in enumerate("ijk")}
+    if choice.holds(*(f"bbox_{name}_{end}_lps_mm" for name in "xyz" for end in ("min", "max"))):
+        for end, corners in zip(("min", "max"), _world_boxes(voxels), strict=True):
+            columns |= {f"bbox_{name}_{end}_lps_mm": corners[:, axis].tolist() for axis, name in enumerate("xyz")}
     return columns
 
 
-def border_columns(voxels: LesionVoxels) -> dict[str, list[Any]]:
+def border_columns(voxels: LesionVoxels, choice: Choice = ALL) -> dict[str, list[Any]]:
     """Whether a lesion touches a face of the grid, and with which area."""
+    if not choice.holds("touches_border", "area_on_border_mm2"):
+        return {}
     geometry = voxels.geometry
     shape = np.array(geometry.shape)
     touches = ((voxels.low == 0) | (voxels.high == shape)).any(axis=1)

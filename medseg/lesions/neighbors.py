@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from medseg.core.choice import ALL, Choice
 from medseg.core.table import Value
 from medseg.lesions.bodies import LesionVoxels
 from medseg.lesions.shells import padded
@@ -18,6 +20,7 @@ __all__ = ["LesionSurfaces", "neighbor_columns"]
 _SAME_MM = 1e-6
 _ALL_PAIRS = 100_000  # below, all distances at once are quicker than a tree
 _FIRST_GUESSES = 4
+_NEAREST = ("nearest_lesion_id", "nearest_lesion_distance_mm")
 
 
 class LesionSurfaces:
@@ -73,19 +76,22 @@ class LesionSurfaces:
         return distances
 
 
-def neighbor_columns(voxels: LesionVoxels, surfaces: LesionSurfaces) -> dict[str, list[Value]]:
-    """Columns of neighbors, entry n - 1 for lesion n."""
+def neighbor_columns(
+    voxels: LesionVoxels, surfaces: LesionSurfaces, choice: Choice = ALL
+) -> dict[str, Sequence[Value]]:
+    """Columns of neighbors, entry n - 1 for lesion n; what none of the chosen columns needs is not computed."""
     n = voxels.n_lesions
-    n_contacts, area = _contacts(voxels)
-    columns: dict[str, list[Value]] = {"n_contacts": n_contacts.tolist(), "contact_area_mm2": area.tolist()}
+    columns: dict[str, Sequence[Value]] = {}
+    if choice.holds("n_contacts", "contact_area_mm2"):
+        n_contacts, area = _contacts(voxels)
+        columns |= {"n_contacts": n_contacts.tolist(), "contact_area_mm2": area.tolist()}
     if n < 2:
-        names = ("nearest_lesion_id", "nearest_lesion_distance_mm", "nearest_centroid_distance_mm")
-        return {**columns, **{name: [None] * n for name in names}}
-    nearest = _nearest(surfaces, n)
-    centroids = voxels.geometry.to_world(voxels.mean_index)
-    columns["nearest_lesion_id"] = [number for number, _ in nearest]
-    columns["nearest_lesion_distance_mm"] = [distance for _, distance in nearest]
-    columns["nearest_centroid_distance_mm"] = cKDTree(centroids).query(centroids, k=2)[0][:, 1].tolist()
+        return {**columns, **{name: [None] * n for name in (*_NEAREST, "nearest_centroid_distance_mm")}}
+    if choice.holds(*_NEAREST):
+        columns |= dict(zip(_NEAREST, zip(*_nearest(surfaces, n), strict=True), strict=True))
+    if choice.holds("nearest_centroid_distance_mm"):
+        centroids = voxels.geometry.to_world(voxels.mean_index)
+        columns["nearest_centroid_distance_mm"] = cKDTree(centroids).query(centroids, k=2)[0][:, 1].tolist()
     return columns
 
 

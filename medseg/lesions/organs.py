@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from medseg.core.choice import ALL, Choice
 from medseg.core.semantic import SemanticMap
 from medseg.core.table import Value
 from medseg.lesions.bodies import LesionVoxels
@@ -58,9 +59,23 @@ def find_hosts(voxels: LesionVoxels, organs: SemanticMap, surfaces: LesionSurfac
 
 
 def organ_columns(
-    voxels: LesionVoxels, organs: SemanticMap, hosts: Hosts, surfaces: LesionSurfaces
+    voxels: LesionVoxels, organs: SemanticMap, hosts: Hosts, surfaces: LesionSurfaces, choice: Choice = ALL
 ) -> dict[str, list[Value]]:
-    """Columns of the host organ, entry n - 1 for lesion n."""
+    """Columns of the host organ, entry n - 1 for lesion n; the distance to its boundary if it is chosen."""
+    has_host = [number > 0 for number in hosts.numbers]
+    columns: dict[str, list[Value]] = {
+        "organ": [organs.scheme.classes[number] if number else None for number in hosts.numbers],
+        "organ_overlap": [share if has else None for share, has in zip(hosts.overlaps, has_host, strict=True)],
+        "organ_distance_mm": list(hosts.distances_mm),
+    }
+    if choice.holds("organ_boundary_distance_mm"):
+        columns["organ_boundary_distance_mm"] = _boundary_distances(voxels, organs, hosts, surfaces)
+    return columns
+
+
+def _boundary_distances(
+    voxels: LesionVoxels, organs: SemanticMap, hosts: Hosts, surfaces: LesionSurfaces
+) -> list[Value]:
     boundary: list[Value] = []
     for index, (number, distance) in enumerate(zip(hosts.numbers, hosts.distances_mm, strict=True)):
         if not number or distance is None:
@@ -69,13 +84,7 @@ def organ_columns(
             boundary.append(-distance)
         else:
             boundary.append(_boundary_distance(voxels, index + 1, organs, number, surfaces))
-    has_host = [number > 0 for number in hosts.numbers]
-    return {
-        "organ": [organs.scheme.classes[number] if number else None for number in hosts.numbers],
-        "organ_overlap": [share if has else None for share, has in zip(hosts.overlaps, has_host, strict=True)],
-        "organ_distance_mm": list(hosts.distances_mm),
-        "organ_boundary_distance_mm": boundary,
-    }
+    return boundary
 
 
 def _nearest_organ(

@@ -18,6 +18,7 @@ from medseg.core.column import Column, Value
 from medseg.core.lesions import LesionMap
 from medseg.core.table import LesionTable
 from medseg.core.volume import Volume
+from medseg.lesions.bodies import LesionVoxels, list_voxels
 
 __all__ = ["add_textures", "has_textures"]
 
@@ -62,7 +63,8 @@ def add_textures(table: LesionTable, lesions: LesionMap, volume: Volume) -> tupl
         )
         return table, (note,)
     width = 0.25 if volume.units[0] == "suv" else 25.0
-    rows = [_features(lesions.array, number, volume.array[0], width, row) for number, row in enumerate(table, start=1)]
+    voxels = list_voxels(lesions)
+    rows = [_features(voxels, number, volume.array[0], width) for number in range(1, voxels.n_lesions + 1)]
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = (*table.columns, *(_column(name, width) for name in names))
     values = {column.name: [row[column.name] for row in table] for column in table.columns}
@@ -82,15 +84,12 @@ def _column(name: str, width: float) -> Column:
     )
 
 
-def _features(labels: NDArray[Any], number: int, channel: NDArray[Any], width: float, row: Any) -> dict[str, Value]:
+def _features(voxels: LesionVoxels, number: int, channel: NDArray[Any], width: float) -> dict[str, Value]:
     """Features of one lesion, in a box with air around it."""
     from mirp import extract_features
 
-    box = tuple(
-        slice(max(0, row[f"bbox_{axis}_min"] - 1), min(size, row[f"bbox_{axis}_max"] + 1))
-        for axis, size in zip("ijk", labels.shape, strict=True)
-    )
-    mask = labels[box] == number
+    box = voxels.box(number, (1, 1, 1))
+    mask = voxels.labels[box] == number
     margin = [(max(0, _SMALLEST_BOX - size),) * 2 for size in mask.shape]
     values = np.pad(channel[box], margin, mode="edge").transpose(2, 1, 0)
     mask = np.pad(mask, margin).transpose(2, 1, 0)

@@ -18,20 +18,31 @@ _HULL_PAYS_FROM = 500
 
 
 def scan_totals(columns: Mapping[str, Sequence[Any]], n_lesions: int, has_suv: bool) -> dict[str, Value]:
-    """Totals as `medseg.core.columns_context.TOTALS` lists them."""
-    centroids = np.stack([np.array(columns[f"centroid_{axis}_lps_mm"], dtype=np.float64) for axis in "xyz"], axis=-1)
+    """Totals as `medseg.core.columns_context.TOTALS` lists them; None without their column."""
+
+    def total(name: str) -> Value:
+        return float(sum(columns[name])) if name in columns else None
+
+    def highest(name: str) -> Value:
+        return max(columns[name], default=None) if name in columns else None
+
+    places = [f"centroid_{axis}_lps_mm" for axis in "xyz"]
+    is_placed = n_lesions > 1 and all(place in columns for place in places)
+    below_recist = columns.get("is_below_recist")
     return {
         "n_lesions": n_lesions,
-        "n_recist_measurable": n_lesions - sum(map(bool, columns["is_below_recist"])),
-        "volume_ml": float(sum(columns["volume_ml"])),
-        "longest_diameter_sum_mm": float(sum(columns["longest_diameter_mm"])),
-        "who_product_sum_mm2": float(sum(columns["who_product_mm2"])),
-        "largest_longest_diameter_mm": max(columns["longest_diameter_mm"], default=None),
-        "suv_max": max(columns["suv_max"], default=None) if has_suv else None,
-        "suv_peak": max(columns["suv_peak"], default=None) if has_suv else None,
-        "mtv_ml": float(sum(columns["mtv_ml"])) if has_suv else None,
-        "tlg_suv_ml": float(sum(columns["tlg_suv_ml"])) if has_suv else None,
-        "dissemination_mm": longest_separation(centroids) if n_lesions > 1 else None,
+        "n_recist_measurable": None if below_recist is None else n_lesions - sum(map(bool, below_recist)),
+        "volume_ml": total("volume_ml"),
+        "longest_diameter_sum_mm": total("longest_diameter_mm"),
+        "who_product_sum_mm2": total("who_product_mm2"),
+        "largest_longest_diameter_mm": highest("longest_diameter_mm"),
+        "suv_max": highest("suv_max") if has_suv else None,
+        "suv_peak": highest("suv_peak") if has_suv else None,
+        "mtv_ml": total("mtv_ml") if has_suv else None,
+        "tlg_suv_ml": total("tlg_suv_ml") if has_suv else None,
+        "dissemination_mm": longest_separation(np.stack([columns[place] for place in places], axis=-1))
+        if is_placed
+        else None,
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.choice import ALL, Choice
 from medseg.core.table import Value
 from medseg.lesions.bodies import LesionVoxels
 from medseg.lesions.intensity import hottest_voxel
@@ -16,9 +17,12 @@ __all__ = ["uptake_columns"]
 
 _SHARES_OF_MAX = {"41pct": 0.41, "50pct": 0.50}
 _SUV = {"suv2p5": 2.5, "suv4": 4.0}
+_PEAK_PLACE = tuple(f"suv_peak_{axis}_lps_mm" for axis in "xyz")
 
 
-def uptake_columns(voxels: LesionVoxels, channel: NDArray[Any], values: NDArray[Any]) -> dict[str, list[Value]]:
+def uptake_columns(
+    voxels: LesionVoxels, channel: NDArray[Any], values: NDArray[Any], choice: Choice = ALL
+) -> dict[str, list[Value]]:
     """Columns of uptake, entry n - 1 for lesion n.
 
     Parameters
@@ -29,6 +33,8 @@ def uptake_columns(voxels: LesionVoxels, channel: NDArray[Any], values: NDArray[
         (I, J, K) SUV.
     values
         (N,) SUV of the lesions' voxels.
+    choice
+        Which columns are wanted; what none of them needs is not computed.
 
     References
     ----------
@@ -37,19 +43,18 @@ def uptake_columns(voxels: LesionVoxels, channel: NDArray[Any], values: NDArray[
     ball = peak_ball(voxels.geometry)
     voxel_ml = voxels.geometry.voxel_volume_ml
     rows: list[dict[str, Value]] = []
+    has_peak, has_peak_at_max = choice.holds("suv_peak", *_PEAK_PLACE), choice.holds("suv_peak_at_max")
     for number, own in enumerate(voxels.split(values), start=1):
-        indices = np.stack(voxels.of(number), axis=-1)
-        peak, center = highest_ball_mean(voxels, number, channel, ball)
-        hottest = indices[hottest_voxel(indices, own, voxels)].astype(np.int64)
-        world = voxels.geometry.to_world(center) * [-1.0, -1.0, 1.0]
-        rows.append(
-            {
-                **_burden(own.astype(np.float64), voxel_ml),
-                "suv_peak": peak,
-                **{f"suv_peak_{axis}_lps_mm": place for axis, place in zip("xyz", world.tolist(), strict=True)},
-                "suv_peak_at_max": float(ball_mean(channel, hottest[None], ball)[0]),
-            }
-        )
+        row = _burden(own.astype(np.float64), voxel_ml)
+        if has_peak:
+            row["suv_peak"], center = highest_ball_mean(voxels, number, channel, ball)
+            world = voxels.geometry.to_world(center) * [-1.0, -1.0, 1.0]
+            row.update(zip(_PEAK_PLACE, world.tolist(), strict=True))
+        if has_peak_at_max:
+            indices = np.stack(voxels.of(number), axis=-1)
+            hottest = indices[hottest_voxel(indices, own, voxels)].astype(np.int64)
+            row["suv_peak_at_max"] = float(ball_mean(channel, hottest[None], ball)[0])
+        rows.append(row)
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 

@@ -59,6 +59,24 @@ def test_every_format_holds_the_rows_that_json_prints(tmp_path: Path, lesion_fil
         assert pd.read_parquet(output)["volume_ml"].tolist() == volumes
 
 
+def test_chosen_columns_alone_are_in_the_table(tmp_path: Path, lesion_file: Path, scan_file: Path) -> None:
+    run_well("measure", lesion_file, "--scan", scan_file, "-o", tmp_path / "all.csv")
+    chosen = ("--columns", "mean, volume_ml", "--columns", "bbox_?_min")
+    result = run_well("measure", lesion_file, "--scan", scan_file, *chosen, "-o", tmp_path / "out.csv")
+    rows = _rows(tmp_path / "out.csv")
+    assert list(rows[0]) == ["case_id", "lesion_id", "volume_ml", "bbox_i_min", "bbox_j_min", "bbox_k_min", "mean"]
+    assert rows == [{name: row[name] for name in rows[0]} for row in _rows(tmp_path / "all.csv")]
+    assert "volume_ml" in result.stdout
+
+
+def test_columns_that_do_not_exist_are_refused(tmp_path: Path, lesion_file: Path) -> None:
+    output = tmp_path / "out.csv"
+    result = run("measure", lesion_file, "--columns", "volum_ml", "-o", output, "-q")
+    assert_one_clear_error(result, 2, "did you mean volume_ml")
+    assert_one_clear_error(run("measure", lesion_file, "--columns", ",", "-o", output, "-q"), 2, "--columns")
+    assert not output.exists()
+
+
 def test_another_suffix_is_refused(tmp_path: Path, lesion_file: Path) -> None:
     assert_one_clear_error(run("measure", lesion_file, "-o", tmp_path / "out.xlsx", "-q"), 2, ".parquet")
 
