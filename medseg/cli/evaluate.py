@@ -28,7 +28,10 @@ __all__ = [
 ]
 
 _Prediction = Annotated[
-    Path, typer.Argument(metavar="PRED", show_default=False, help="Predicted map, or a folder of them.")
+    Path,
+    typer.Argument(
+        metavar="PRED", show_default=False, help="Predicted map, DICOM SEG or RTSTRUCT, or a folder of them."
+    ),
 ]
 _Reference = Annotated[
     Path, typer.Argument(metavar="REF", show_default=False, help="Reference map, or a folder with the same paths.")

@@ -17,7 +17,7 @@ from medseg.errors import UsageError
 from medseg.evaluation.bootstrap import Estimate, Resampler
 from medseg.evaluation.case import TOLERANCE_MM, evaluate_case
 from medseg.evaluation.cohort import CohortScores, summarize_cases
-from medseg.evaluation.pairs import pair_files, read_groups, read_side
+from medseg.evaluation.pairs import pair_files, read_groups, read_sides
 from medseg.evaluation.scores import CaseScores, LesionScore
 from medseg.evaluation.verdict import verdict_of
 from medseg.metrics.presets import Convention, InputKind, get_convention
@@ -157,10 +157,7 @@ def compare_systems(
     scores: tuple[list[CaseScores], list[CaseScores]] = ([], [])
     same_foreground = True
     for case in cases:
-        maps = [
-            read_side(path, kind, is_reference=n == 2)
-            for n, (path, kind) in enumerate(zip(case.files, kinds, strict=True))
-        ]
+        maps = read_sides(case.files, kinds)
         for prediction, column in zip(maps[:2], scores, strict=True):
             column.append(
                 evaluate_case(prediction, maps[2], convention, case_id=case.case_id, tolerance_mm=tolerance_mm)

@@ -13,7 +13,7 @@ from medseg.core.monitor import Monitor
 from medseg.core.provenance import installed_versions
 from medseg.evaluation.case import TOLERANCE_MM, evaluate_case
 from medseg.evaluation.cohort import CohortScores, summarize_cases
-from medseg.evaluation.pairs import CaseFiles, Groups, pair_files, read_groups, read_probability, read_side
+from medseg.evaluation.pairs import CaseFiles, Groups, pair_files, read_groups, read_probability, read_sides
 from medseg.evaluation.scores import CaseScores
 from medseg.io.label_files import read_lesions
 from medseg.metrics.presets import CORE_EDGE_CASES, Convention, EdgeCase, InputKind, get_convention
@@ -192,14 +192,13 @@ class _Reader:
 
     def scores(self, case: CaseFiles) -> list[CaseScores]:
         """One entry, or one a region."""
-        prediction = read_side(case.files[0], self._kind, is_reference=False)
-        reference = read_side(case.files[1], self._kind, is_reference=True)
+        prediction, reference = read_sides(case.files[:2], (self._kind, self._kind))
         further: list[Path] = list(case.files[2:])
         probability = None
         if self._has_probability or self._kind == "detection-map":
             path = further.pop(0) if self._has_probability else case.files[0]
             probability = read_probability(path, prediction, case.case_id)
-        excluded: LesionMap | None = read_lesions(further.pop(0)) if self._has_excluded else None
+        excluded: LesionMap | None = read_lesions(further.pop(0), reference.geometry) if self._has_excluded else None
         regions: list[str | None] = list(self._convention.regions) if self._kind != "lesions" else []
         return [
             evaluate_case(

@@ -11,16 +11,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.geometry import Geometry
 from medseg.core.labels import BINARY_LESION
 from medseg.core.lesions import LesionMap
 from medseg.core.semantic import SemanticMap
 from medseg.errors import GridMismatch, ScanNotFound, UsageError
+from medseg.io.dicom_labels import is_dicom_file
 from medseg.io.file_tree import walk_files
 from medseg.io.label_files import read_lesions, read_semantic
 from medseg.io.volume_files import is_volume_name, read_volume_array, volume_stem
 from medseg.metrics.presets import InputKind
 
-__all__ = ["CaseFiles", "Groups", "pair_files", "read_groups", "read_probability", "read_side"]
+__all__ = ["CaseFiles", "Groups", "pair_files", "read_groups", "read_probability", "read_sides"]
+
+
+_DICOM_SUFFIXES = (".seg.dcm", ".rtstruct.dcm", ".dcm")
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,25 @@ def pair_files(*sides: str | PathLike[str], case_id: str | None = None) -> list[
 def _files_of(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in walk_files(folder):
-        if not is_volume_name(path) or path.name.lower().endswith((".img", ".img.gz")):
+        stem = _stem(path)
+        if stem is None:
             continue
-        name = path.relative_to(folder).with_name(volume_stem(path)).as_posix()
+        name = path.relative_to(folder).with_name(stem).as_posix()
         if name in files:
             raise UsageError(f"{folder}: {files[name].name} and {path.name} are both case {name}; keep one")
         files[name] = path
     if not files:
-        raise ScanNotFound(f"{folder} holds no volume (.nii, .nii.gz, .nrrd, .mha, ...); nothing to evaluate")
+        raise ScanNotFound(f"{folder} holds no map (.nii, .nii.gz, .nrrd, .mha, .dcm, ...); nothing to evaluate")
     return files
+
+
+def _stem(path: Path) -> str | None:
+    """A map's name without its suffix; None for other files, and for the second file of a NIfTI pair."""
+    name = path.name.lower()
+    for suffix in _DICOM_SUFFIXES:
+        if name.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return volume_stem(path) if is_volume_name(path) and not name.endswith((".img", ".img.gz")) else None
 
 
 def _check_complete(folders: Sequence[Path], found: Sequence[Mapping[str, Path]]) -> None:
@@ -92,14 +107,28 @@ def _check_complete(folders: Sequence[Path], found: Sequence[Mapping[str, Path]]
             )
 
 
-def read_side(path: Path, kind: InputKind, *, is_reference: bool) -> LesionMap | SemanticMap:
+def read_sides(paths: Sequence[Path], kinds: Sequence[InputKind]) -> list[LesionMap | SemanticMap]:
+    """Read the maps of a case, the reference last.
+
+    A DICOM SEG or RTSTRUCT is put on the grid of the first other map; a SEG alone lies on that of the slices it stores.
+    """
+    grid: Geometry | None = None
+    found: dict[int, LesionMap | SemanticMap] = {}
+    for number in sorted(range(len(paths)), key=lambda n: is_dicom_file(paths[n])):
+        is_reference = number == len(paths) - 1
+        found[number] = _read_side(paths[number], kinds[number], grid, is_reference=is_reference)
+        grid = grid or found[number].geometry
+    return [found[number] for number in range(len(paths))]
+
+
+def _read_side(path: Path, kind: InputKind, grid: Geometry | None, *, is_reference: bool) -> LesionMap | SemanticMap:
     """Read a map of lesion numbers or of classes; of a detection map, where it is above 0."""
     if kind == "lesions":
-        return read_lesions(path)
+        return read_lesions(path, grid)
     if kind == "detection-map" and not is_reference:
         array, geometry, _ = read_volume_array(path)
         return SemanticMap((array > 0).astype(np.uint8), geometry, BINARY_LESION)
-    return read_semantic(path)
+    return read_semantic(path, like=grid)
 
 
 def read_probability(path: Path, like: LesionMap | SemanticMap, case_id: str) -> NDArray[np.float32]:

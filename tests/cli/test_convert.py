@@ -69,3 +69,22 @@ def test_dicom_for_a_volume_file_is_refused_before_the_model_is_loaded(tmp_path:
     result = run("segment", scan_file, "--model", "nosuch", "-o", tmp_path / "out", "--dicom", "-q")
     assert_one_clear_error(result, 2, "--dicom", "medseg convert")
     assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_takes_a_segmentation_and_a_structure_set(tmp_path: Path) -> None:
+    scan = series(tmp_path / "ct")
+    lesions = some_lesions(scan.geometry)
+    medseg.write_case(result_on(scan, lesions), tmp_path / "out", dicom=False)
+    for folder, suffix in (("references", ".nii.gz"), ("seg", ".seg.dcm"), ("contours", ".rtstruct.dcm")):
+        there = tmp_path / folder / f"case{suffix}"
+        there.parent.mkdir()
+        run_well("convert", tmp_path / "out" / "lesions.nii.gz", "--like", tmp_path / "ct", "-o", there)
+    for folder in ("seg", "contours"):
+        scores = tmp_path / f"{folder}.json"
+        run_well("evaluate", tmp_path / folder, tmp_path / "references", "-o", scores, "-q")
+        (case,) = json.loads(scores.read_text())["cases"]
+        assert (case["case_id"], case["tp"], case["fp"], case["fn"], case["dice"]) == ("case", 4, 0, 0, 1.0)
+    run_well(
+        *("compare", tmp_path / "seg", tmp_path / "contours", tmp_path / "references"),
+        *("-o", tmp_path / "comparison.json", "-q"),
+    )

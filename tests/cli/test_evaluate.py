@@ -63,7 +63,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     result = run("evaluate", empty, reference, "-o", tmp_path / "scores.json", "-q")
-    assert_one_clear_error(result, 2, "holds no volume")
+    assert_one_clear_error(result, 2, "holds no map")
 
 
 @pytest.mark.parametrize("shift_mm", [-100.0, 100.0, 0.5])
