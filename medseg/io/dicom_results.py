@@ -77,7 +77,7 @@ def write_dicom_results(
     if semantic.n_foreground_voxels:
         objects["semantic.seg.dcm"] = semantic_seg(semantic, source, algorithm, LESION_COLORS, kind)
     units = scan.dicom[0].units if scan.dicom else None
-    axes = long_axes(lesions)
+    axes = long_axes(table)
     objects["lesions.sr.dcm"] = measurement_report(
         lesions, table, source, algorithm, seg, axes, is_suv=is_suv, units=units
     )

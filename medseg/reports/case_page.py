@@ -52,7 +52,7 @@ def write_case_page(result: CaseResult, path: str | PathLike[str]) -> None:
         If the folder cannot be written.
     """
     values, modality = result.volume.array[0], _modality(result)
-    axes = long_axes(result.lesions)
+    axes = long_axes(result.table)
     projections = overview(result.volume, result.lesions, gray_window(values, modality, projection=True))
     viewer, data = viewer_section(result, modality, _scan_unit(result), axes)
     page = Template(PAGE).substitute(
