@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medseg import __version__
+from medseg.cli.batch import batch, status
 from medseg.cli.compare import compare
 from medseg.cli.console import CleanErrors
 from medseg.cli.demo import demo
@@ -55,7 +56,7 @@ def root(
     """  # noqa: D301
 
 
-for _command in (demo, inspect, segment, separate, measure, evaluate, compare, phantom, train):
+for _command in (demo, inspect, segment, separate, measure, evaluate, compare, phantom, train, batch, status):
     app.command()(_command)
 app.add_typer(model_app, name="model")
 
