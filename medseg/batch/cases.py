@@ -18,7 +18,7 @@ from medseg.io.manifest import read_manifest
 from medseg.io.scan import read_scan
 from medseg.io.volume_files import volume_stem
 
-__all__ = ["FIELDS", "Case", "find_cases"]
+__all__ = ["Case", "FIELDS", "find_cases"]
 
 FIELDS = (
     "case_id",

@@ -129,7 +129,7 @@ class Crew:
             for _ in self._listen():
                 pass
 
-    def work(self, tasks: Iterable[Task], on_start: Callable[[Task], None]) -> Iterator[tuple[Task, Outcome]]:
+    def work(self, tasks: Iterable[Task], on_start: Callable[[Task, int], None]) -> Iterator[tuple[Task, Outcome]]:
         """Do the tasks, as many at a time as there are workers; yields what came of each, as it comes.
 
         Parameters
@@ -137,7 +137,7 @@ class Crew:
         tasks
             Taken one by one, when a worker is free.
         on_start
-            Called before a case is given to a worker.
+            Called with case and process id before the case is given to that worker.
 
         Raises
         ------
@@ -159,7 +159,7 @@ class Crew:
                     break
                 if task is upcoming:
                     upcoming = next(waiting, None)
-                on_start(task)
+                on_start(task, worker.process.pid)
                 worker.give(task)
             for task, outcome in self._listen():
                 if outcome is None:

@@ -15,7 +15,7 @@ from medseg.core.result import CaseFailure
 from medseg.errors import OutputNotWritable, UsageError
 from medseg.io.hashes import sha256_of_file
 
-__all__ = ["LEDGER_FILE", "CaseState", "Entry", "Files", "Ledger", "is_whole", "result_key"]
+__all__ = ["CaseState", "Entry", "Files", "LEDGER_FILE", "Ledger", "is_whole", "result_key"]
 
 LEDGER_FILE = "ledger.sqlite"
 CaseState = Literal["pending", "running", "done", "failed"]

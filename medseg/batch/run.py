@@ -191,11 +191,11 @@ class _Run:
         model = crew.model()
         running: set[str] = set()
 
-        def on_start(task: Task) -> None:
+        def on_start(task: Task, worker: int) -> None:
             running.add(task.case_id)
             self._discard(task.case_id)
             self._ledger.set_state(task.case_id, "running")
-            self.tell("start", case_id=task.case_id)
+            self.tell("start", case_id=task.case_id, worker=worker)
 
         try:
             for task, outcome in crew.work(self._tasks(model), on_start):

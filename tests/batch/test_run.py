@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,22 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(copied: tuple[Path, 
     assert not (tmp_path / "new").exists()
     with pytest.raises(ScanNotFound):
         plan_archive(tmp_path / "nowhere", output)
+
+
+def test_dead_and_late_workers_cost_their_case_only(tmp_path: Path, tiny_bundle: Path) -> None:
+    archive = make_archive(tmp_path / "in", 4)
+    events: list[Mapping[str, Any]] = []
+
+    def disturb(event: Mapping[str, Any]) -> None:
+        events.append(event)
+        signals = {"p1/scan_001": signal.SIGKILL, "p2/scan_002": signal.SIGSTOP}
+        if event["event"] == "start" and event["case_id"] in signals:
+            os.kill(event["worker"], signals[event["case_id"]])
+
+    status = medseg.run_archive(archive, tiny_bundle, tmp_path / "out", on_event=disturb, time_limit_s=20, **HOW)
+    assert told(events, "done") == ["p0/scan_000", "p3/scan_003"]
+    assert told(events, "start").count("p1/scan_001") == 2
+    assert [failure.error for failure in status.failures] == [
+        "WorkerDied: its worker died twice, the last time by SIGKILL",
+        "TimeLimit: took longer than 20 s",
+    ]
