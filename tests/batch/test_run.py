@@ -179,3 +179,17 @@ def test_dead_and_late_workers_cost_their_case_only(tmp_path: Path, tiny_bundle:
         "WorkerDied: its worker died twice, the last time by SIGKILL",
         "TimeLimit: took longer than 20 s",
     ]
+
+
+def test_interrupt_drops_the_case_in_work_and_leaves_nothing_half_written(tmp_path: Path, tiny_bundle: Path) -> None:
+    archive = make_archive(tmp_path / "in", 3)
+
+    def interrupt(event: Mapping[str, Any]) -> None:
+        if event["event"] == "start" and event["case_id"] == "p1/scan_001":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        medseg.run_archive(archive, tiny_bundle, tmp_path / "out", on_event=interrupt, **HOW)
+    status = archive_status(tmp_path / "out")
+    assert (status.n_done, status.n_failed, status.n_pending, status.is_running) == (1, 0, 2, False)
+    assert temporary_files(tmp_path / "out") == []
