@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medseg.batch.run import run_archive
     from medseg.core.geometry import Geometry
     from medseg.core.labels import LabelScheme
     from medseg.core.lesions import LesionMap
@@ -66,6 +67,7 @@ _HOME = {
     "read_lesions": "medseg.io.label_files",
     "read_scan": "medseg.io.scan",
     "read_semantic": "medseg.io.label_files",
+    "run_archive": "medseg.batch.run",
     "segment_case": "medseg.pipeline",
     "separate_lesions": "medseg.lesions.separate",
     "train": "medseg.training.train",
@@ -99,6 +101,7 @@ __all__ = [
     "read_lesions",
     "read_scan",
     "read_semantic",
+    "run_archive",
     "segment_case",
     "separate_lesions",
     "train",

@@ -5,7 +5,8 @@
     │   ├── InvalidPlan                        a plan field is unknown or out of range
     │   ├── UnknownModel (LookupError)         no model by that name or path
     │   ├── OutputExists (FileExistsError)     a result is there already; --overwrite replaces it
-    │   └── OutputNotWritable (OSError)        the output folder cannot be written
+    │   ├── OutputNotWritable (OSError)        the output folder cannot be written
+    │   └── OutputInUse                        another run is writing to the output folder
     ├── ScanError (ValueError)                 a scan cannot be used
     │   ├── ScanNotFound (FileNotFoundError)   nothing lies at that path
     │   ├── UnreadableImage (OSError)          not an image, or damaged
@@ -29,6 +30,7 @@
     ├── InvalidManifest (ValueError)           a data manifest is malformed
     │   └── HashMismatch                       a file is not the file that the manifest names
     ├── TrainingError (RuntimeError)           training cannot start or go on
+    ├── WorkerDied (RuntimeError)              worker processes end before they can take a case
     ├── NotEnoughMemory (MemoryError)          a case needs more memory than it may have
     └── Cancelled (RuntimeError)               a case was called off
 
@@ -55,6 +57,7 @@ __all__ = [
     "NonFiniteVoxels",
     "NotEnoughMemory",
     "OutputExists",
+    "OutputInUse",
     "OutputNotWritable",
     "ScanError",
     "ScanNotFound",
@@ -69,6 +72,7 @@ __all__ = [
     "UnsupportedUnits",
     "UntrustedCode",
     "UsageError",
+    "WorkerDied",
 ]
 
 
@@ -98,6 +102,10 @@ class OutputExists(UsageError, FileExistsError):
 
 class OutputNotWritable(UsageError, OSError):
     """The output folder or file cannot be written."""
+
+
+class OutputInUse(UsageError):
+    """Another run is writing to the output folder."""
 
 
 class ScanError(MedsegError, ValueError):
@@ -200,6 +208,10 @@ class HashMismatch(InvalidManifest):
 
 class TrainingError(MedsegError, RuntimeError):
     """Training cannot start or go on."""
+
+
+class WorkerDied(MedsegError, RuntimeError):
+    """Worker processes end before they can take a case."""
 
 
 class NotEnoughMemory(MedsegError, MemoryError):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medseg import __version__
+from medseg.cli.batch import batch, status
 from medseg.cli.compare import compare
 from medseg.cli.console import CleanErrors
 from medseg.cli.convert import convert
@@ -57,7 +58,10 @@ def root(
     """  # noqa: D301
 
 
-_COMMANDS = (demo, inspect, segment, separate, measure, convert, evaluate, compare, report, phantom, train)
+_COMMANDS = (
+    *(demo, inspect, segment, separate, measure, convert, evaluate, compare, report),
+    *(batch, status, phantom, train),
+)
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(model_app, name="model")

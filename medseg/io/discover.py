@@ -37,7 +37,7 @@ from medseg.io.scan import scan_of
 from medseg.io.volume_files import is_volume_file, is_volume_name, read_volume_header, volume_format, volume_stem
 from medseg.io.voxel_bytes import check_plain_file
 
-__all__ = ["find_scans", "list_scans"]
+__all__ = ["ScanAttempt", "find_scans", "list_scans", "try_scans"]
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +123,85 @@ def list_scans(path: str | PathLike[str]) -> list[FoundScan]:
     no_volumes = [*_no_images(place.path, place.listing.no_images), *map(_damaged, place.listing.damaged)]
     lost = [FoundScan(place.path, None, None, None, "", 0, 0, None, problem=place.losses, reason="damaged")]
     return [*volumes, *no_volumes, *(lost if place.losses else [])]
+
+
+@dataclass(frozen=True, eq=False)
+class ScanAttempt:
+    """One volume that lies under a path: the scan, or the error why it cannot be loaded.
+
+    Parameters
+    ----------
+    source
+        Where it lies, below the path that was searched.
+    scan
+        The scan, None if it cannot be loaded.
+    error
+        Why it cannot be loaded, None if it can.
+    description
+        The series description; empty where there is none.
+    set_aside
+        Why it is not segmented unless it is named ("localizer", "derived", ...); None for a primary image.
+    """
+
+    source: str
+    scan: Scan | None
+    error: MedsegError | None = None
+    description: str = ""
+    set_aside: str | None = None
+
+
+def try_scans(path: str | PathLike[str], salt: str = "medseg", allow_gaps: bool = False) -> list[ScanAttempt]:
+    """Every volume under a path, those that cannot be loaded with their error; voxels are not read.
+
+    Parameters
+    ----------
+    path, salt, allow_gaps
+        As `find_scans`.
+
+    Returns
+    -------
+    One entry a volume, DICOM first, by series number; then volume files by name; then damaged DICOM files.
+
+    Raises
+    ------
+    ScanNotFound
+        If nothing lies at the path.
+    UnreadableImage
+        If it is a file and no image.
+    """
+    place = _look(Path(path))
+    root = place.listing.folder
+    kinds = [
+        (_series_source(choice, root), choice.series.first.series_description, choice.stack.aside)
+        for choice in place.listing.choices
+    ]
+    kinds += [(_below(file, root), "", None) for file in place.volume_files]
+    found = [
+        _tried(attempt, source, description, aside, place)
+        for attempt, (source, description, aside) in zip(_attempts(place, salt, allow_gaps), kinds, strict=True)
+    ]
+    damaged = [
+        ScanAttempt(_below(file.path, root), None, UnreadableImage(file.reason)) for file in place.listing.damaged
+    ]
+    return [*found, *damaged]
+
+
+def _tried(
+    attempt: Callable[[], Channel], source: str, description: str, aside: str | None, place: _Place
+) -> ScanAttempt:
+    try:
+        return ScanAttempt(source, scan_of([attempt()]), None, description, aside)
+    except MedsegError as error:
+        told = str(error).replace(str(place.listing.folder), str(place.path))  # an archive is unpacked elsewhere
+        return ScanAttempt(source, None, type(error)(told), description, aside)
+
+
+def _series_source(choice: StackChoice, root: Path) -> str:
+    return f"{_below(choice.series.first.path.parent, root)} series {choice.name}".removeprefix(". ")
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.name if path == root else path.relative_to(root).as_posix()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,210 @@
+"""`medseg batch` and `medseg status`: an archive in, one folder a case out; how it stands."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medseg.cli.console import print_json
+from medseg.cli.model import Trust
+from medseg.cli.options import (
+    AllowGaps,
+    Device,
+    Json,
+    MaxMemory,
+    OutputFolder,
+    Quiet,
+    SkipAir,
+    TestTimeFlips,
+    memory_mib,
+)
+
+if TYPE_CHECKING:
+    from medseg.batch.run import PlannedCase
+    from medseg.batch.status import BatchStatus
+
+__all__ = ["batch", "status"]
+
+_Archive = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ARCHIVE",
+        show_default=False,
+        help="Folder that is searched deeply, zip, tar, list of paths (.txt, .lst, .tsv) or data manifest (.json).",
+    ),
+]
+_Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Name of a shipped model, or a model's folder or file.", show_default=False),
+]
+_Engine = Annotated[
+    Literal["auto", "torch", "compiled", "openvino"],
+    typer.Option("--engine", help="What runs the network; auto is what a short warm-up finds fastest here."),
+]
+_Precision = Annotated[
+    Literal["auto", "exact", "float32", "bfloat16", "float16"],
+    typer.Option("--precision", help="Of the network; exact: float32 and the arithmetic of the model's own family."),
+]
+_NanAs = Annotated[
+    float | None, typer.Option("--nan-as", help="Fill NaN and infinite voxels with this value and record that.")
+]
+_Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the batch in the output folder: skip what is done and whole.")
+]
+_Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes at a time, each with a model of its own.")]
+_Select = Annotated[
+    str | None,
+    typer.Option(
+        "--select",
+        metavar="RULE",
+        help="Only cases for which this holds, as \"modality == 'PT' and slices > 40\".",
+        show_default=False,
+    ),
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")]
+_TimeLimit = Annotated[
+    float | None, typer.Option("--time-limit-s", help="Most seconds for one case; it fails after that.")
+]
+_Events = Annotated[
+    bool, typer.Option("--json", help="Print the outcome as JSON; and on stderr what happens, one JSON object a line.")
+]
+_Output = Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="Output folder of a batch.")]
+_Tables = Annotated[
+    bool, typer.Option("--tables", help="Also write cases.parquet, lesions.parquet and failures.csv as it stands.")
+]
+_EXIT_SOME_FAILED = 1
+
+
+def batch(
+    archive: _Archive,
+    model: _Model,
+    output: OutputFolder,
+    resume: _Resume = False,
+    workers: _Workers = 1,
+    select: _Select = None,
+    dry_run: _DryRun = False,
+    time_limit_s: _TimeLimit = None,
+    device: Device = "auto",
+    engine: _Engine = "auto",
+    precision: _Precision = "auto",
+    test_time_flips: TestTimeFlips = None,
+    skip_air: SkipAir = False,
+    max_memory: MaxMemory = None,
+    nan_as: _NanAs = None,
+    allow_gaps: AllowGaps = False,
+    trust: Trust = False,
+    as_json: _Events = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment every scan of an archive, one folder a case.
+
+    Also writes cases.parquet, lesions.parquet and failures.csv. A case that fails is listed and the others go on; a run
+    that was ended goes on with --resume. Exit code 1 if some case failed.
+
+    \b
+    Example:
+      medseg batch archive --model sarcoma_pet -o out --select "modality == 'PT' and slices > 40"
+    """  # noqa: D301
+    max_memory_mib = memory_mib(max_memory)
+    from medseg.batch.run import plan_archive, run_archive
+
+    if dry_run:
+        _print_plan(plan_archive(archive, output, select=select, allow_gaps=allow_gaps), as_json)
+        return
+    state = run_archive(
+        archive,
+        model,
+        output,
+        resume=resume,
+        workers=workers,
+        select=select,
+        time_limit_s=time_limit_s,
+        allow_gaps=allow_gaps,
+        on_event=None if quiet else (_print_event if as_json else _Progress()),
+        device=device,
+        engine=engine,
+        precision=precision,
+        trust=trust or None,
+        mirror=test_time_flips,
+        skip_air=skip_air,
+        max_memory_mib=max_memory_mib,
+        nan_as=nan_as,
+    )
+    _print_status(state, as_json)
+    if state.n_failed:
+        raise typer.Exit(_EXIT_SOME_FAILED)
+
+
+def status(output: _Output, tables: _Tables = False, as_json: Json = False) -> None:
+    """Show how a batch stands; also while it runs.
+
+    \b
+    Example:
+      medseg status out
+    """  # noqa: D301
+    from medseg.batch.status import archive_status
+    from medseg.batch.tables import write_tables
+
+    _print_status(archive_status(output), as_json)
+    if tables:
+        write_tables(output)
+
+
+def _print_plan(cases: list[PlannedCase], as_json: bool) -> None:
+    if as_json:
+        print_json({"n_cases": len(cases), "cases": [vars(case) for case in cases]})
+        return
+    for case in cases:
+        typer.echo("  ".join(filter(None, [f"{case.state:<11}", case.case_id, case.problem])))
+    n_to_do = sum(case.state == "to do" for case in cases)
+    typer.echo(f"{n_to_do} of {len(cases)} case(s) to do")
+
+
+def _print_status(state: BatchStatus, as_json: bool) -> None:
+    if as_json:
+        print_json({**vars(state), "output": str(state.output), "failures": [vars(case) for case in state.failures]})
+        return
+    for case in state.failures:
+        typer.echo(f"failed  {case.case_id}  ({case.stage})  {case.error}")
+    pace = "" if state.seconds_per_case is None else f", {state.seconds_per_case:.3g} s a case"
+    running = ", a run is at work" if state.is_running else ""
+    typer.echo(
+        f"{state.output}: {state.n_cases} case(s): {state.n_done} done, {state.n_failed} failed, "
+        f"{state.n_pending} to do{pace}{running}"
+    )
+
+
+def _print_event(event: Mapping[str, Any]) -> None:
+    typer.echo(json.dumps(event), err=True)
+
+
+class _Progress:
+    """A line for each case that ends, with the pace and the time left."""
+
+    def __init__(self) -> None:
+        self._n_cases = self._n_ended = self._n_worked = 0
+        self._started_s = time.monotonic()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "found":
+            self._n_cases = event["n_cases"]
+            typer.echo(f"{self._n_cases} case(s) found", err=True)
+        elif kind in ("done", "failed", "skipped"):
+            self._n_ended += 1
+            self._n_worked += kind == "done"
+            if kind != "skipped":
+                reason = f": {event['message']}" if kind == "failed" else ""
+                place = f"{self._n_ended}/{self._n_cases}"
+                typer.echo(f"{place} {kind} {event['case_id']}{self._left()}{reason}", err=True)
+
+    def _left(self) -> str:
+        if not self._n_worked:
+            return ""
+        each_s = (time.monotonic() - self._started_s) / self._n_worked
+        return f" (about {each_s * (self._n_cases - self._n_ended):.0f} s left)"
