@@ -140,7 +140,7 @@ def batch(
         raise typer.Exit(_EXIT_SOME_FAILED)
 
 
-def status(output: _Output, tables: _Tables = False, as_json: Json = False) -> None:
+def status(output: _Output, tables: _Tables = False, as_json: Json = False, quiet: Quiet = False) -> None:
     """Show how a batch stands; also while it runs.
 
     \b
@@ -153,6 +153,8 @@ def status(output: _Output, tables: _Tables = False, as_json: Json = False) -> N
     _print_status(archive_status(output), as_json)
     if tables:
         write_tables(output)
+        if not quiet:
+            typer.echo(f"tables written to {output}", err=True)
 
 
 def _print_plan(cases: list[PlannedCase], as_json: bool) -> None:
