@@ -149,7 +149,7 @@ def test_heads_are_given_to_a_network_that_stays_as_it_is(tmp_path: Path) -> Non
     volume = medseg.load_volume(scan, units="suv")
     maps = []
     for bundle in (before, after):
-        segmenter = medseg.load_segmenter(bundle, device="cpu", engine="torch")
+        segmenter = medseg.load_segmenter(bundle, device="cpu", precision="exact")  # one engine for both
         maps.append((segmenter.segment(volume)[0], segmenter.weights_sha256))
     assert np.array_equal(maps[0][0].array, maps[1][0].array)
     assert np.array_equal(maps[0][0].probability, maps[1][0].probability)
