@@ -95,7 +95,7 @@ def run_archive(
     model
         As `load_segmenter`.
     output
-        The output folder. Besides one folder a case: `cases.parquet`, `lesions.parquet`, `failures.csv`.
+        The output folder. Besides one folder a case: `cases.parquet`, `lesions.parquet`, `failures.csv`, `index.html`.
     resume
         Go on with the batch that lies there: cases are skipped whose input and model are the same as in the ledger
         and whose files are there with the recorded bytes; all others are done, failed ones again.

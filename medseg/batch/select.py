@@ -61,7 +61,9 @@ def parse_rule(text: str, fields: Iterable[str]) -> Rule:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(f"selection {text!r} is no expression: {error}") from error
+        raise UsageError(
+            f"selection {text!r} is no expression ({error}); write one such as \"modality == 'PT' and slices > 40\""
+        ) from error
     value = _Reader(text, frozenset(fields)).read(tree.body)
 
     def rule(case: Mapping[str, Field]) -> bool:

@@ -1,4 +1,4 @@
-"""The tables of a batch, assembled from its ledger and the folders of its cases: the same cases give the same bytes."""
+"""The tables and the page of a batch, out of its ledger and the folders of its cases: the same cases, the same bytes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from medseg.core.table import COLUMNS, Value
 from medseg.errors import UsageError
 from medseg.io.atomic import atomic_path
 from medseg.io.json_files import read_json
+from medseg.reports.index_page import CaseSummary, summarize_case, write_index
 
-__all__ = ["TABLE_FILES", "write_tables"]
+__all__ = ["TABLE_FILES", "summarize_batch", "write_tables"]
 
-TABLE_FILES = ("cases.parquet", "lesions.parquet", "failures.csv")
+TABLE_FILES = ("cases.parquet", "lesions.parquet", "failures.csv", "index.html")
 _TYPES = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_()}
 _ROWS_AT_ONCE = 4096  # bounds the memory, whatever the number of cases
 _CASE_COLUMNS: Mapping[str, str] = {
@@ -44,7 +45,7 @@ _KINDS: Mapping[str, str] = {column.name: column.kind for column in COLUMNS}
 
 
 def write_tables(folder: Path) -> tuple[Path, ...]:
-    """Write `cases.parquet`, `lesions.parquet` and `failures.csv` of a batch, as it stands.
+    """Write `cases.parquet`, `lesions.parquet`, `failures.csv` and `index.html` of a batch, as it stands.
 
     Parameters
     ----------
@@ -68,7 +69,35 @@ def write_tables(folder: Path) -> tuple[Path, ...]:
     _write_parquet(folder / TABLE_FILES[0], _CASE_COLUMNS, (_case_row(folder, entry) for entry in entries))
     _write_parquet(folder / TABLE_FILES[1], _lesion_columns(folder, done), _lesion_rows(folder, done))
     _write_failures(folder / TABLE_FILES[2], [entry for entry in entries if entry.state == "failed"])
+    write_index(folder, _summaries(folder, entries))
     return tuple(folder / name for name in TABLE_FILES)
+
+
+def summarize_batch(folder: Path) -> list[CaseSummary]:
+    """What the page of a batch tells of its cases, failed ones with their reason; those yet to come are not there.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no batch.
+    """
+    with Ledger(folder) as ledger:
+        return _summaries(folder, ledger.entries())
+
+
+def _summaries(folder: Path, entries: Sequence[Entry]) -> list[CaseSummary]:
+    return [summary for entry in entries if (summary := _summary(folder, entry)) is not None]
+
+
+def _summary(folder: Path, entry: Entry) -> CaseSummary | None:
+    """A case's row of the page; None for a case that has not been looked at yet."""
+    if entry.state == "done":
+        return summarize_case(folder / entry.folder)
+    if entry.failure is None:
+        return None
+    return CaseSummary(
+        folder / entry.folder, entry.case_id, problem=f"failed ({entry.failure.stage}): {entry.failure.error}"
+    )
 
 
 def _case_row(folder: Path, entry: Entry) -> dict[str, Value]:

@@ -74,9 +74,7 @@ _Events = Annotated[
     bool, typer.Option("--json", help="Print the outcome as JSON; and on stderr what happens, one JSON object a line.")
 ]
 _Output = Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="Output folder of a batch.")]
-_Tables = Annotated[
-    bool, typer.Option("--tables", help="Also write cases.parquet, lesions.parquet and failures.csv as it stands.")
-]
+_Tables = Annotated[bool, typer.Option("--tables", help="Also write its tables and page as it stands.")]
 _EXIT_SOME_FAILED = 1
 
 

@@ -19,7 +19,7 @@ from medseg.errors import AmbiguousSeries, InvalidGeometry, ScanNotFound, Unread
 from medseg.io.dicom_frames import Frame, ImageFile, NoImage, read_frames
 from medseg.io.dicom_headers import lenient_parsing
 from medseg.io.dicom_stacks import Stack, missing_place, split_into_stacks
-from medseg.io.file_tree import walk_files
+from medseg.io.file_tree import MAY_HIDE_SCANS, walk_files
 
 __all__ = [
     "DamagedFile",
@@ -128,7 +128,12 @@ def list_series(folder: str | PathLike[str]) -> FolderListing:
     root = Path(folder)
     if not root.is_dir():
         raise ScanNotFound(f"{root} is no folder; expected one with DICOM files")
-    return _listing(root, list(walk_files(root)))
+    passed_over: Counter[str] = Counter()
+    listing = _listing(root, list(walk_files(root, passed_over)))
+    lost = [f"{passed_over[reason]} {reason}" for reason in MAY_HIDE_SCANS if passed_over[reason]]
+    if lost:
+        logger.warning("%s: passed over: %s", root, "; ".join(lost))
+    return listing
 
 
 def list_file(path: Path) -> FolderListing:

@@ -14,9 +14,14 @@ from pathlib import Path
 
 from medseg.errors import ScanError, ScanNotFound
 
-__all__ = ["MOST_FILES", "walk_files"]
+__all__ = ["MAY_HIDE_SCANS", "MOST_FILES", "walk_files"]
 
 MOST_FILES = 10_000_000  # ten times the largest archive that is known to be kept as one folder tree
+_LINK_OUT, _LINK_NOWHERE = "links that lead out of the tree", "links to folders, or to nothing"
+_UNREADABLE, _TOO_DEEP = "folders that cannot be read", "folders that lie too deep"
+MAY_HIDE_SCANS = (_LINK_OUT, _LINK_NOWHERE, _UNREADABLE, _TOO_DEEP)
+"""Reasons to pass over what may hold scans that are found nowhere else."""
+
 _DEEPEST = 64  # folders within folders; archives of DICOM have 5 to 8
 
 
@@ -77,7 +82,7 @@ def _entries(folder: str, counts: Counter[str]) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError:
-        counts["folders that cannot be read"] += 1
+        counts[_UNREADABLE] += 1
         return []
 
 
@@ -87,15 +92,15 @@ def _reason_to_skip(entry: os.DirEntry[str], inside: str, depth: int) -> str | N
     if entry.is_symlink():
         return _reason_to_skip_link(entry, inside)
     if entry.is_dir(follow_symlinks=False):
-        return "folders that lie too deep" if depth >= _DEEPEST else None
+        return _TOO_DEEP if depth >= _DEEPEST else None
     return None if entry.is_file(follow_symlinks=False) else "pipes and devices"
 
 
 def _reason_to_skip_link(entry: os.DirEntry[str], inside: str) -> str | None:
     target = Path(os.path.realpath(entry.path))
     if not target.is_relative_to(inside):
-        return "links that lead out of the tree"
+        return _LINK_OUT
     if not target.is_file():
-        return "links to folders, or to nothing"
+        return _LINK_NOWHERE
     is_hidden = any(part.startswith(".") for part in target.relative_to(inside).parts)
     return None if is_hidden else "links to files that are found themselves"

@@ -15,14 +15,14 @@ from medseg.io.atomic import atomic_path
 from medseg.io.json_files import read_json
 from medseg.reports.page_style import INDEX, STYLE, policy
 
-__all__ = ["CaseSummary", "find_cases", "write_index"]
+__all__ = ["CaseSummary", "find_cases", "summarize_case", "write_index"]
 
 _RESULT, _REPORT = "result.json", "report.html"
 
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """What the index tells of a case; `problem` is why its result cannot be read, and then nothing else is known."""
+    """What the index tells of a case; `problem` is why it has no result to read, and then nothing else is known."""
 
     folder: Path
     case_id: str
@@ -43,7 +43,7 @@ def find_cases(folder: str | PathLike[str]) -> list[CaseSummary]:
         If there is no such folder, or no case in it.
     """
     root = Path(folder)
-    cases = [_summary(path.parent) for path in sorted(root.rglob(_RESULT))]
+    cases = [summarize_case(path.parent) for path in sorted(root.rglob(_RESULT))]
     if not cases:
         raise ScanNotFound(f"{root} holds no case: no {_RESULT} in it or below it; medseg segment writes one")
     return cases
@@ -84,7 +84,8 @@ def write_index(folder: str | PathLike[str], cases: list[CaseSummary] | None = N
     return path
 
 
-def _summary(folder: Path) -> CaseSummary:
+def summarize_case(folder: Path) -> CaseSummary:
+    """What the `result.json` in a case's folder says; a summary with its `problem` where that cannot be read."""
     try:
         told: dict[str, Any] = read_json(folder / _RESULT)
         return CaseSummary(
@@ -107,7 +108,7 @@ def _facts(cases: list[CaseSummary]) -> str:
         "With lesions": str(sum(bool(case.n_lesions) for case in known)),
         "Lesions": str(sum(case.n_lesions or 0 for case in known)),
         "Total volume": f"{sum(case.volume_ml or 0.0 for case in known):.3f} ml",
-        "Unreadable": str(len(cases) - len(known)),
+        "Without result": str(len(cases) - len(known)),
     }
     return "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from medseg.batch.run import plan_archive
 from medseg.batch.status import BatchStatus, archive_status
 from medseg.errors import InvalidBundle, OutputExists, OutputInUse, ScanNotFound, UsageError
 from tests.batch.archives import make_archive, tables, temporary_files
+from tests.cli.commands import run as run_command
 from tests.io.nifti_files import save
 
 HOW: dict[str, Any] = {"device": "cpu", "engine": "torch", "precision": "float32"}
@@ -91,6 +93,19 @@ def test_tables_hold_every_case_and_what_the_cases_own_tables_hold(
         assert repr(row["volume_ml"]) == text["volume_ml"]
         assert (row["touches_border"] is True) == (text["touches_border"] == "true")
         assert {name for name, value in row.items() if value is None} == {n for n, v in text.items() if v == ""}
+
+
+def test_the_page_has_a_row_a_case_and_the_failed_ones_with_their_reason(
+    finished: tuple[Path, Path, list[Mapping[str, Any]]],
+) -> None:
+    _, output, _ = finished
+    page = (output / "index.html").read_text("utf-8")
+    assert page.count("report.html") == 4
+    assert page.count("failed (") == 3
+    assert "failed (read): NonFiniteVoxels" in page
+    again = run_command("report", output, "--json")
+    assert (again.exit_code, len(json.loads(again.stdout)["cases"])) == (1, 7)
+    assert (output / "index.html").read_text("utf-8") == page
 
 
 def test_resume_skips_what_is_done_and_whole_and_redoes_what_changed(

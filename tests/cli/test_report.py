@@ -10,7 +10,7 @@ from tests.cli.commands import assert_one_clear_error, run, run_well
 
 def test_the_index_of_a_run_links_to_its_page(segmented: Path) -> None:
     shown = run_well("report", segmented.parent)
-    assert "1 case(s), 0 unreadable" in shown.stdout
+    assert "1 case(s), 0 without result" in shown.stdout
     index = (segmented.parent / "index.html").read_text("utf-8")
     assert 'href="out/report.html"' in index
     told = json.loads(run_well("report", segmented.parent, "--json").stdout)

@@ -205,3 +205,14 @@ def test_a_dicomdir_stands_for_its_folder(tmp_path):
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     assert [found.n_slices for found in list_scans(tmp_path / "DICOMDIR") if found.is_readable] == [4]
     assert read_scan(tmp_path / "DICOMDIR", series="3").geometry.shape[2] == 4
+
+
+def test_links_that_lead_out_of_the_tree_are_told(tmp_path, caplog):
+    save(ARRAY, tmp_path / "elsewhere.nii.gz")
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "linked.nii.gz").symlink_to(tmp_path / "elsewhere.nii.gz")
+    (archive / ".hidden").write_bytes(b"")
+    assert find_scans(archive) == []
+    assert "archive: passed over: 1 links that lead out of the tree" in caplog.text
+    assert "hidden" not in caplog.text

@@ -62,7 +62,7 @@ def test_a_result_that_cannot_be_read_has_a_row_that_says_why(tmp_path: Path) ->
     assert problems[0] is None
     assert "is not JSON" in str(problems[1])
     assert "case_id" in str(problems[2])
-    assert "Unreadable" in write_index(tmp_path).read_text("utf-8")
+    assert "Without result" in write_index(tmp_path).read_text("utf-8")
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
