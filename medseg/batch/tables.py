@@ -1,4 +1,4 @@
-"""The tables and the page of a batch, out of its ledger and the folders of its cases: the same cases, the same bytes."""
+"""The tables and the page of a batch, out of its ledger and its cases: the same cases give the same bytes."""
 
 from __future__ import annotations
 

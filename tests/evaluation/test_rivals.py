@@ -79,6 +79,8 @@ def test_no_true_positive_is_no_error_with_any_distance() -> None:
     scores = evaluate_case(lesion_map(boxes(A)), lesion_map(boxes(B)), "panoptica")
     assert (scores.tp, scores.empty_case) == (0, "no_match")
     assert scores.values.get("sq_hd95") is scores.values.get("sq_nsd") is None
+    matched = evaluate_case(lesion_map(boxes(A)), lesion_map(boxes(A)), "panoptica")
+    assert (matched.values["sq_hd95"], matched.values["sq_nsd"]) == (0.0, 1.0)
     assert scores.hd95_mm > 0
 
 
