@@ -119,9 +119,17 @@ def _new_header(geometry: Geometry) -> RawHeader:
     header.set_sform(geometry.affine, code=1)
     if not _is_sheared(geometry):
         header.set_qform(geometry.affine, code=1)
-        if Geometry(geometry.shape, header.get_qform()).largest_displacement_mm(geometry) > _QFORM_TOLERANCE_MM:
-            header.set_qform(None, code=0)  # a half turn or nearly: its quaternion in float32 is too coarse
+        if not _qform_says(header, geometry):
+            header.set_qform(None, code=0)  # a half turn or nearly: its quaternion is too coarse
     return header
+
+
+def _qform_says(header: RawHeader, geometry: Geometry) -> bool:
+    try:
+        read_back = Geometry(geometry.shape, header.get_qform())
+    except ValueError:  # nibabel finds the rounded quaternion longer than 1
+        return False
+    return read_back.largest_displacement_mm(geometry) <= _QFORM_TOLERANCE_MM
 
 
 def _is_sheared(geometry: Geometry) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.quaternions import quat2mat
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -39,6 +40,7 @@ _ANALYZE_BYTES = 348
 _SPATIAL_UNIT_MASK, _METER, _MICRON = 7, 1, 3  # xyzt_units of the NIfTI standard
 _LARGEST_OFFSET = 2**28  # bytes of header extensions; whole DICOM headers or CIFTI descriptions take some 10^7
 _QFORM_TOLERANCE_MM = 0.1
+_QUATERNION_TOLERANCE = 1e-5  # of the squared length above 1: rounding in float32, or of printed digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,13 +214,22 @@ def _affine(raw: RawHeader, shape: tuple[int, int, int], path: Path) -> tuple[ND
 
 
 def _qform(raw: RawHeader, path: Path) -> NDArray[np.float64]:
-    header = raw.copy()
-    if float(header["pixdim"][0]) == 0:
-        header["pixdim"][0] = 1.0  # the standard: a qfac of 0 means 1
-    try:
-        return np.asarray(header.get_qform(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as error:
-        raise InvalidGeometry(f"{path}: the qform is invalid: {error}") from error
+    """The affine of the qform. The header leaves out the first part of the unit quaternion: it is what the others leave.
+
+    After a half turn that is nothing, or, by rounding, less than nothing; nibabel refuses some of these.
+    """
+    vector = np.array([raw[name] for name in ("quatern_b", "quatern_c", "quatern_d")], dtype=np.float64)
+    rest = 1.0 - float(vector @ vector)
+    if not rest >= -_QUATERNION_TOLERANCE:
+        raise InvalidGeometry(f"{path}: the qform is invalid: its quaternion {vector.tolist()} is longer than 1")
+    turn_side = float(raw["pixdim"][0]) or 1.0  # the standard: a qfac of 0 means 1
+    if turn_side not in (-1.0, 1.0):
+        raise InvalidGeometry(f"{path}: the qform is invalid: its qfac (pixdim[0]) is {turn_side:g}, not 1 or -1")
+    affine = np.eye(4)
+    spacing = np.asarray(raw["pixdim"][1:4], dtype=np.float64) * (1.0, 1.0, turn_side)
+    affine[:3, :3] = quat2mat([math.sqrt(max(rest, 0.0)), *vector]) * spacing
+    affine[:3, 3] = [raw[name] for name in ("qoffset_x", "qoffset_y", "qoffset_z")]
+    return affine
 
 
 def _disagreement(

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -210,7 +210,10 @@ def test_map_has_the_spatial_fields_of_its_scan_bit_for_bit(tmp_path_factory, gr
     folder = tmp_path_factory.mktemp("like")
     image = version(np.zeros(grid.shape, np.float32), grid.affine, version.header_class(endianness=endian))
     image.set_sform(grid.affine, code=(2, 0, 4)[forms])
-    image.set_qform(grid.affine, code=(0, 1, 3)[forms])
+    try:
+        image.set_qform(grid.affine, code=(0, 1, 3)[forms])
+    except ValueError:  # nibabel does not read some half turns that it wrote
+        reject()
     image.header.set_xyzt_units("mm", "sec")
     image.to_filename(folder / "scan.nii.gz")
     scan = nib.load(folder / "scan.nii.gz")

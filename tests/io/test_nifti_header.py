@@ -239,3 +239,28 @@ def test_qfac_of_zero_means_one(tmp_path):
     np.testing.assert_allclose(
         read_nifti_header(tmp_path / "a.nii").geometry.affine, np.diag([1.5, 2.0, 3.0, 1.0]), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("header_class", "size"), [(nib.Nifti1Header, 348), (nib.Nifti2Header, 540)])
+def test_half_turn_whose_quaternion_rounds_to_more_than_one_is_read(tmp_path, header_class, size):
+    image = {348: nib.Nifti1Image, 540: nib.Nifti2Image}[size](ARRAY, np.diag([1.5, 2.0, 3.0, 1.0]))
+    image.set_qform(np.diag([1.5, 2.0, 3.0, 1.0]), code=1)
+    image.set_sform(None, code=0)
+    image.to_filename(tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    header = header_class(bytes(data[:size]), check=False)
+    header["quatern_c"], header["quatern_d"] = 0.99999657, -0.00262
+    data[:size] = header.binaryblock
+    (tmp_path / "a.nii").write_bytes(data)
+    turn = 2 * np.arctan2(-0.00262, 0.99999657)  # about x, after half a turn about y
+    turned = np.array([[-1, 0, 0], [0, np.cos(turn), np.sin(turn)], [0, np.sin(turn), -np.cos(turn)]])
+    np.testing.assert_allclose(
+        read_nifti_header(tmp_path / "a.nii").geometry.affine[:3, :3], turned * (1.5, 2.0, 3.0), atol=3e-3
+    )
+
+
+@pytest.mark.parametrize("qfac", [0.5, 2.0, np.nan])
+def test_qfac_that_is_no_sign_is_refused(tmp_path, qfac):
+    path = save(ARRAY, tmp_path / "a.nii", sform_code=0, qform_code=1, pixdim=[qfac, 1.5, 2.0, 3.0, 0, 0, 0, 0])
+    with pytest.raises(InvalidGeometry, match="qfac"):
+        read_nifti_header(path)
