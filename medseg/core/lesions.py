@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.filled import filled_words, memory_order
 from medseg.core.geometry import Geometry
 from medseg.errors import GridMismatch, InvalidLabelMap
 
 __all__ = ["Lesion", "LesionMap", "label_dtype"]
-
-_BLOCK_VOXELS = 2**21
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,12 @@ class LesionMap:
             raise GridMismatch(f"a lesion map on {self.geometry!r} cannot have shape {array.shape}")
         if array.dtype not in (np.dtype(np.uint16), np.dtype(np.uint32)):
             raise InvalidLabelMap(f"a lesion map is uint16 or uint32; got {array.dtype}")
-        highest = int(array.max(initial=0))
+        present, highest = _present(array, self.n_lesions)
         if highest != self.n_lesions:
             raise InvalidLabelMap(
                 f"{self.n_lesions} lesions need the numbers 1..{self.n_lesions}; highest is {highest}"
             )
-        missing = np.flatnonzero(~_present(array, highest)[1:]) + 1
+        missing = np.flatnonzero(~present[1:]) + 1
         if missing.size:
             raise InvalidLabelMap(f"lesion numbers must be exactly 1..{highest}; missing {missing[:10].tolist()}")
         array.setflags(write=False)
@@ -106,16 +105,14 @@ class LesionMap:
         return f"LesionMap({self.n_lesions} lesion(s) by {self.method}; {self.geometry!r})"
 
 
-def _present(array: NDArray[np.unsignedinteger], highest: int) -> NDArray[np.bool_]:
-    """Which of the numbers 0..highest a map holds; block by block, in little memory."""
-    present = np.zeros(highest + 1, dtype=np.bool_)
-    axes = sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
-    in_memory_order = array.transpose(axes)
-    planes = max(1, _BLOCK_VOXELS // max(1, in_memory_order[0].size))
-    for start in range(0, in_memory_order.shape[0], planes):
-        block = in_memory_order[start : start + planes]
-        present[block[block > 0]] = True
-    return present
+def _present(array: NDArray[np.unsignedinteger], n_lesions: int) -> tuple[NDArray[np.bool_], int]:
+    """Which of the numbers 0..n a map holds, and the highest number in it. One pass, in little memory."""
+    present = np.zeros(n_lesions + 2, dtype=np.bool_)
+    highest = 0
+    for _, values in filled_words(array.transpose(memory_order(array))):
+        highest = max(highest, int(values.max()))
+        present[np.minimum(values, n_lesions + 1)] = True
+    return present[:-1], highest
 
 
 def label_dtype(n_lesions: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.evidence import InstanceEvidence
+from medseg.core.filled import filled_words, memory_order
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelScheme
 from medseg.errors import GridMismatch, InvalidLabelMap
@@ -52,7 +53,7 @@ class SemanticMap:
             raise GridMismatch(f"a semantic map on {self.geometry!r} cannot have shape {array.shape}")
         if array.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
             raise InvalidLabelMap(f"a semantic map is uint8 or uint16; got {array.dtype}")
-        unknown = sorted(_numbers_in(array) - {0, *self.scheme.classes})
+        unknown = sorted(_numbers_in(array) - set(self.scheme.classes))
         if unknown:
             raise InvalidLabelMap(
                 f"the semantic map holds {unknown}, which the label scheme {dict(self.scheme.classes)} does not name"
@@ -72,11 +73,11 @@ class SemanticMap:
 
 
 def _numbers_in(array: NDArray[np.unsignedinteger]) -> set[int]:
-    """The numbers that a map holds, plane by plane: `bincount` widens what it counts to 64 bits."""
-    counts = np.zeros(np.iinfo(array.dtype).max + 1, dtype=np.int64)
-    for plane in array if array.flags.c_contiguous else array.T:
-        counts += np.bincount(plane.ravel(order="K"), minlength=counts.size)
-    return set(np.flatnonzero(counts).tolist())
+    """The numbers above 0 that a map holds."""
+    is_there = np.zeros(np.iinfo(array.dtype).max + 1, dtype=np.bool_)
+    for _, values in filled_words(array.transpose(memory_order(array))):
+        is_there[values] = True
+    return set(np.flatnonzero(is_there).tolist()) - {0}
 
 
 def _checked_probability(probability: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.filled import filled_places, memory_order
 from medseg.core.geometry import Geometry
 from medseg.core.lesions import LesionMap
 from medseg.lesions.foreground import Box
 
-__all__ = ["LesionVoxels", "list_voxels", "memory_order"]
+__all__ = ["LesionVoxels", "list_voxels"]
 
 _BLOCK_VOXELS = 1 << 17
-_BLOCK_WORDS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +138,7 @@ def list_voxels(lesions: LesionMap) -> LesionVoxels:
     """One pass over a lesion map: its voxels, sorted by lesion."""
     order = memory_order(lesions.array)
     in_order = lesions.array.transpose(order)
-    flat = _nonzero(in_order)
+    flat = filled_places(in_order)
     numbers = (
         in_order.reshape(-1)[flat] if in_order.flags.c_contiguous else in_order[np.unravel_index(flat, in_order.shape)]
     )
@@ -158,23 +158,3 @@ def _indices(flat: NDArray[np.int64], shape: tuple[int, ...]) -> list[NDArray[np
     slices = lines // shape[1]
     found = (slices, lines - slices * shape[1], places - lines * shape[2])
     return [axis.astype(np.int32, copy=False) for axis in found]
-
-
-def memory_order(array: NDArray[Any]) -> tuple[int, int, int]:
-    """The axes of (I, J, K) from the one with the longest stride to the one with the shortest."""
-    first, second, third = sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
-    return first, second, third
-
-
-def _nonzero(array: NDArray[Any]) -> NDArray[np.int64]:
-    """Flat places of what is not 0; where memory allows, whole 64-bit words of zeros are passed over at once."""
-    per_word = 8 // array.itemsize
-    if not array.flags.c_contiguous or array.size % per_word:
-        return np.flatnonzero(array)
-    words = array.reshape(-1).view(np.uint64)
-    starts = range(0, words.size, _BLOCK_WORDS)  # what is compared stays in the cache
-    filled = np.concatenate([np.flatnonzero(words[at : at + _BLOCK_WORDS] != 0) + at for at in starts])
-    places = np.repeat(filled * per_word, per_word).reshape(-1, per_word)
-    places += np.arange(per_word)
-    found: NDArray[np.int64] = places.reshape(-1)[words[filled].view(array.dtype) != 0]
-    return found

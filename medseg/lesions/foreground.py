@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.core.filled import filled_places, memory_order
 from medseg.core.geometry import Geometry
 
 __all__ = [
@@ -58,26 +59,11 @@ def find_foreground(labels: NDArray[Any]) -> Foreground:
     The voxels, in memory order.
     """
     # Walking in memory order keeps this one sequential pass for C and Fortran arrays (NIfTI) alike.
-    axes = sorted(range(3), key=lambda axis: -abs(labels.strides[axis]))
+    axes = memory_order(labels)
     in_memory_order = labels.transpose(axes)
-    flat = _nonzero_places(in_memory_order)
-    positions = np.unravel_index(flat, in_memory_order.shape)
+    positions = np.unravel_index(filled_places(in_memory_order), in_memory_order.shape)
     i, j, k = (positions[axes.index(axis)] for axis in range(3))
     return Foreground(labels[i, j, k], (i, j, k))
-
-
-def _nonzero_places(array: NDArray[Any]) -> NDArray[np.intp]:
-    """Where a C-contiguous array is not 0, ascending; eight bytes at a time, as most of a scan is background."""
-    if not array.flags.c_contiguous or array.dtype.itemsize > 4 or array.dtype.kind not in "uib":
-        return np.flatnonzero(np.ravel(array != 0))
-    values = array.reshape(-1)
-    per_word = 8 // values.dtype.itemsize
-    n_whole = values.size // per_word * per_word
-    words = np.flatnonzero(values[:n_whole].view(np.uint64))
-    candidates = (words[:, None] * per_word + np.arange(per_word)).ravel()
-    found = candidates[values[candidates] != 0]
-    rest = np.flatnonzero(values[n_whole:]) + n_whole
-    return np.concatenate([found, rest]) if rest.size else found
 
 
 def lesion_voxel_counts(foreground: Foreground, n_lesions: int) -> NDArray[np.int64]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from medseg.core.geometry import Geometry
 from medseg.core.lesions import label_dtype
 from medseg.errors import GridMismatch, InvalidLabelMap
-from medseg.lesions.foreground import Foreground, find_foreground, lesion_centroids, lesion_voxel_counts
+from medseg.lesions.runs import Runs, find_runs
 
-__all__ = ["number_foreground", "number_lesions"]
+__all__ = ["number_lesions", "number_runs"]
 
 # Far below any voxel, far above what rounding an affine to float32 shifts within a patient.
 _SAME_POSITION_MM = 1e-3
@@ -57,22 +57,20 @@ def number_lesions(
     ([2, 0, 1, 1], [300, 7])
     """
     _check_labels(labels, geometry)
-    foreground = find_foreground(labels)
-    if foreground.numbers.size and foreground.numbers.min() < 0:
-        raise InvalidLabelMap(f"lesion numbers are 0 or above; the lowest here is {foreground.numbers.min()}")
-    numbered, old_numbers = number_foreground(foreground, geometry)
-    array = np.zeros(labels.shape, dtype=numbered.numbers.dtype)
-    array[foreground.indices] = numbered.numbers
-    return array, old_numbers
+    runs = find_runs(labels)
+    if runs.numbers.size and runs.numbers.min() < 0:
+        raise InvalidLabelMap(f"lesion numbers are 0 or above; the lowest here is {runs.numbers.min()}")
+    numbered, old_numbers = number_runs(runs, geometry)
+    return numbered.to_array(label_dtype(old_numbers.size)), old_numbers
 
 
-def number_foreground(foreground: Foreground, geometry: Geometry) -> tuple[Foreground, NDArray[Any]]:
-    """`number_lesions` for the voxels that are no background: the same voxels with final numbers, and the old ones."""
-    old_numbers, compact = _without_gaps(foreground)
-    order = _final_order(compact, old_numbers.size, geometry)
+def number_runs(runs: Runs, geometry: Geometry) -> tuple[Runs, NDArray[Any]]:
+    """`number_lesions` for runs: the same runs with final numbers, and the old numbers."""
+    old_numbers, compact = _without_gaps(runs.numbers)
+    order = _final_order(runs.numbered(compact), old_numbers.size, geometry)
     new_numbers = np.zeros(old_numbers.size + 1, dtype=label_dtype(old_numbers.size))
     new_numbers[order + 1] = np.arange(1, old_numbers.size + 1)
-    return Foreground(new_numbers[compact.numbers], foreground.indices), old_numbers[order]
+    return runs.numbered(new_numbers[compact]), old_numbers[order]
 
 
 def _check_labels(labels: NDArray[Any], geometry: Geometry) -> None:
@@ -82,26 +80,25 @@ def _check_labels(labels: NDArray[Any], geometry: Geometry) -> None:
         raise InvalidLabelMap(f"a label map holds integers; got {labels.dtype}")
 
 
-def _without_gaps(foreground: Foreground) -> tuple[NDArray[Any], Foreground]:
-    """The numbers in use, ascending, and the foreground with them replaced by 1..n."""
-    values = foreground.numbers
+def _without_gaps(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The numbers in use, ascending, and 1..n in their stead."""
     highest = int(values.max(initial=0))
     if highest <= values.size + 65_536:  # counting is linear; only numbers far apart need the sort in unique
         small_values = values.astype(np.intp)
         in_use = np.bincount(small_values, minlength=1) > 0
-        compact = np.cumsum(in_use)[small_values]
-        return np.flatnonzero(in_use).astype(values.dtype), Foreground(compact, foreground.indices)
+        place: NDArray[np.intp] = np.cumsum(in_use, dtype=np.intp)
+        return np.flatnonzero(in_use).astype(values.dtype), place[small_values]
     old_numbers, inverse = np.unique(values, return_inverse=True)
-    return old_numbers, Foreground(inverse.ravel() + 1, foreground.indices)
+    return old_numbers, inverse.ravel() + 1
 
 
-def _final_order(foreground: Foreground, n_lesions: int, geometry: Geometry) -> NDArray[np.intp]:
+def _final_order(runs: Runs, n_lesions: int, geometry: Geometry) -> NDArray[np.intp]:
     """Which lesion (from 0) comes first, second, ..."""
-    rank = _refine(np.zeros(n_lesions, dtype=np.intp), -lesion_voxel_counts(foreground, n_lesions))
-    for coordinates in lesion_centroids(foreground, n_lesions, geometry).T:
+    rank = _refine(np.zeros(n_lesions, dtype=np.intp), -runs.voxel_counts(n_lesions))
+    for coordinates in runs.centroids(n_lesions, geometry).T:
         rank = _refine(rank, coordinates)
     is_tied = np.bincount(rank, minlength=1)[rank] > 1
-    return np.lexsort((_first_voxel_rank(foreground, is_tied, geometry), rank))
+    return np.lexsort((_first_voxel_rank(runs, is_tied, geometry), rank))
 
 
 def _refine(rank: NDArray[np.intp], value: NDArray[Any]) -> NDArray[np.intp]:
@@ -116,14 +113,13 @@ def _refine(rank: NDArray[np.intp], value: NDArray[Any]) -> NDArray[np.intp]:
     return refined
 
 
-def _first_voxel_rank(foreground: Foreground, is_tied: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.intp]:
+def _first_voxel_rank(runs: Runs, is_tied: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.intp]:
     """Place of each tied lesion's first voxel among all their voxels by x, y, z; no two lesions share a voxel."""
-    first = np.full(is_tied.size, foreground.numbers.size, dtype=np.intp)
-    if not is_tied.any():
-        return first
-    chosen = is_tied[foreground.numbers - 1]
-    rank = np.zeros(np.count_nonzero(chosen), dtype=np.intp)
-    for coordinates in geometry.to_world(np.stack([axis[chosen] for axis in foreground.indices], axis=-1)).T:
+    tied = runs.chosen(is_tied[runs.numbers - 1])
+    numbers = tied.voxel_numbers()
+    first = np.full(is_tied.size, numbers.size, dtype=np.intp)
+    rank = np.zeros(numbers.size, dtype=np.intp)
+    for coordinates in geometry.to_world(np.stack(tied.indices(tied.places()), axis=-1)).T:
         rank = _refine(rank, coordinates)
-    np.minimum.at(first, foreground.numbers[chosen] - 1, rank)
+    np.minimum.at(first, numbers - 1, rank)
     return first

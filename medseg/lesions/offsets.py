@@ -20,11 +20,11 @@ from scipy import ndimage
 from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
 from medseg.core.plan import SeparationPlan
-from medseg.lesions.component_masks import bodies_of
+from medseg.lesions.component_masks import Body, bodies_of, with_pieces
 from medseg.lesions.evidence import EvidenceSampler
-from medseg.lesions.foreground import Foreground
 from medseg.lesions.orientation import CanonicalView
 from medseg.lesions.pieces import Pieces
+from medseg.lesions.runs import Runs
 
 __all__ = ["split_by_offsets"]
 
@@ -35,7 +35,7 @@ Points = NDArray[np.float64]
 
 
 def split_by_offsets(
-    components: Foreground,
+    components: Runs,
     n_components: int,
     geometry: Geometry,
     evidence: InstanceEvidence,
@@ -53,7 +53,7 @@ def split_by_offsets(
     Parameters
     ----------
     components
-        All foreground voxels with the numbers of their components.
+        All runs with the numbers of their components.
     n_components
         n.
     geometry
@@ -67,7 +67,7 @@ def split_by_offsets(
     -------
     Pieces; the first piece of a component keeps its number.
     """
-    numbers = components.numbers.astype(np.intp)
+    split: list[tuple[Body, NDArray[np.intp]]] = []
     sampler = EvidenceSampler(evidence, geometry)
     view = CanonicalView.of(geometry)
     found = _Found()
@@ -82,8 +82,8 @@ def split_by_offsets(
         if len(peak_heat) > 1:
             own = np.zeros(mask.shape, dtype=np.intp)
             own[tuple(local.own.T)] = np.array(own_numbers)[owner]
-            numbers[body.places] = own[tuple(body.voxels.T)]
-    return found.pieces(numbers)
+            split.append((body, body.read(own)))
+    return found.pieces(with_pieces(components, split))
 
 
 @dataclass
@@ -101,11 +101,11 @@ class _Found:
         self.further.extend(rows[1:])
         return [component, *range(start + 1, start + len(rows))]
 
-    def pieces(self, numbers: NDArray[np.intp]) -> Pieces:
-        """All of them."""
+    def pieces(self, runs: Runs) -> Pieces:
+        """All of them, with the runs that they number."""
         rows = [*self.first, *self.further]
         parents = np.array([row[0] for row in rows], dtype=np.intp)
-        return Pieces(numbers, parents, np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
+        return Pieces(runs, parents, np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
 
 
 @dataclass(frozen=True, eq=False)

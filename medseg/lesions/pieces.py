@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.lesions.runs import Runs
+
 __all__ = ["Pieces"]
 
 
@@ -16,8 +18,8 @@ class Pieces:
 
     Parameters
     ----------
-    numbers
-        (N,) piece (1..n) of each foreground voxel.
+    runs
+        All voxels, numbered by pieces 1..n.
     components
         (n,) number of the component that each piece lies in.
     heat
@@ -26,7 +28,7 @@ class Pieces:
         (n,) root mean square distance of the votes of each piece from their mean, or None without votes.
     """
 
-    numbers: NDArray[np.intp]
+    runs: Runs
     components: NDArray[np.intp]
     heat: NDArray[np.float64] | None = None
     spreads_mm: NDArray[np.float64] | None = None

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
 from medseg.core.labels import LabelScheme
-from medseg.core.lesions import Lesion, LesionMap
+from medseg.core.lesions import Lesion, LesionMap, label_dtype
 from medseg.core.plan import SeparationPlan
 from medseg.core.semantic import SemanticMap
 from medseg.errors import UsageError
-from medseg.lesions.components import label_components
-from medseg.lesions.foreground import Foreground, find_foreground, lesion_means, lesion_voxel_counts
-from medseg.lesions.numbering import number_foreground
+from medseg.lesions.components import connect_runs
+from medseg.lesions.numbering import number_runs
 from medseg.lesions.offsets import split_by_offsets
 from medseg.lesions.pieces import Pieces
+from medseg.lesions.runs import Runs, find_runs
 from medseg.lesions.watershed import split_components
 
 __all__ = ["separate_lesions"]
@@ -74,17 +74,14 @@ def separate_lesions(
     geometry = semantic.geometry
     kinds = _Kinds.of(semantic.scheme, plan.merge_regions)
     method = _method(plan, evidence, semantic)
-    components, n_components = _component_voxels(kinds.unite(semantic.array), plan)
+    components, n_components = connect_runs(find_runs(semantic.array, kinds.lookup_if_any), plan.connectivity)
     pieces = _pieces(method, components, n_components, semantic, plan, evidence)
     smallest = _smallest_voxel_count(plan.minimum_volume_ml, geometry)
-    found = Foreground(pieces.numbers, components.indices)
-    kept, n_removed, n_voxels_removed = _without_small(found, len(pieces.components), smallest)
-    numbered, old_numbers = number_foreground(kept, geometry)
-    array = np.zeros(geometry.shape, dtype=numbered.numbers.dtype)
-    array[numbered.indices] = numbered.numbers
+    kept, n_removed, n_voxels_removed = _without_small(pieces.runs, len(pieces.components), smallest)
+    numbered, old_numbers = number_runs(kept, geometry)
     _log.info("%d lesion(s) by %s, %d below the minimum volume", old_numbers.size, method, n_removed)
     return LesionMap(
-        array=array,
+        array=numbered.to_array(label_dtype(old_numbers.size)),
         geometry=geometry,
         lesions=_describe(numbered, semantic, kinds, pieces, old_numbers, method),
         method=method,
@@ -116,9 +113,10 @@ class _Kinds:
             names[min(numbers)] = region
         return cls(lookup, names, not regions)
 
-    def unite(self, classes: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-        """The kind of each voxel."""
-        return classes if self.is_identity else self.lookup[classes]
+    @property
+    def lookup_if_any(self) -> NDArray[np.uint16] | None:
+        """The lookup, or None if it changes nothing."""
+        return None if self.is_identity else self.lookup
 
 
 def _method(plan: SeparationPlan, evidence: InstanceEvidence | None, semantic: SemanticMap) -> _Method:
@@ -134,7 +132,7 @@ def _method(plan: SeparationPlan, evidence: InstanceEvidence | None, semantic: S
 
 def _pieces(
     method: _Method,
-    components: Foreground,
+    components: Runs,
     n_components: int,
     semantic: SemanticMap,
     plan: SeparationPlan,
@@ -145,14 +143,7 @@ def _pieces(
         return split_by_offsets(components, n_components, geometry, evidence, plan)
     if method == "watershed":
         return split_components(components, n_components, geometry, plan, semantic.probability)
-    return Pieces(components.numbers.astype(np.intp), np.arange(1, n_components + 1))
-
-
-def _component_voxels(kinds: NDArray[np.unsignedinteger], plan: SeparationPlan) -> tuple[Foreground, int]:
-    """All foreground voxels with their components; the array of labels, four bytes a voxel, is gone afterwards."""
-    foreground = find_foreground(kinds)
-    labels, n_components = label_components(kinds, plan.connectivity)
-    return Foreground(labels[foreground.indices], foreground.indices), n_components
+    return Pieces(components, np.arange(1, n_components + 1))
 
 
 def _smallest_voxel_count(minimum_volume_ml: float, geometry: Geometry) -> int:
@@ -160,20 +151,18 @@ def _smallest_voxel_count(minimum_volume_ml: float, geometry: Geometry) -> int:
     return math.ceil(minimum_volume_ml * 1000.0 / geometry.voxel_volume_mm3 * (1.0 - _VOLUME_TOLERANCE))
 
 
-def _without_small(foreground: Foreground, n_lesions: int, smallest: int) -> tuple[Foreground, int, int]:
-    """The voxels of lesions that are large enough; how many lesions and voxels went."""
+def _without_small(runs: Runs, n_lesions: int, smallest: int) -> tuple[Runs, int, int]:
+    """The runs of lesions that are large enough; how many lesions and voxels went."""
     if smallest <= 1:
-        return foreground, 0, 0
-    counts = lesion_voxel_counts(foreground, n_lesions)
+        return runs, 0, 0
+    counts = runs.voxel_counts(n_lesions)
     is_small = counts < smallest
-    stays = ~is_small[foreground.numbers - 1]
-    i, j, k = foreground.indices
-    kept = Foreground(foreground.numbers[stays], (i[stays], j[stays], k[stays]))
+    kept = runs.chosen(~is_small[runs.numbers - 1])
     return kept, int(np.count_nonzero(is_small)), int(counts[is_small].sum())
 
 
 def _describe(
-    foreground: Foreground,
+    runs: Runs,
     semantic: SemanticMap,
     kinds: _Kinds,
     pieces: Pieces,
@@ -182,11 +171,10 @@ def _describe(
 ) -> tuple[Lesion, ...]:
     """Class, score and origin of each lesion."""
     n_lesions = old_numbers.size
-    class_numbers = np.zeros(n_lesions, dtype=np.uint16)
-    class_numbers[foreground.numbers - 1] = kinds.lookup[semantic.array[foreground.indices]]
+    class_numbers = kinds.lookup[runs.read(semantic.array, runs.first_places(n_lesions))]
     scores = np.full(n_lesions, np.nan)
     if semantic.probability is not None:
-        scores = lesion_means(foreground, n_lesions, semantic.probability[foreground.indices])
+        scores = runs.means(n_lesions, semantic.probability)
     if pieces.heat is not None:
         heat = np.clip(pieces.heat[old_numbers - 1], 0.0, 1.0)
         scores = heat if semantic.probability is None else scores * heat

@@ -8,7 +8,7 @@ from skimage.segmentation import watershed
 
 from medseg.core.plan import SeparationPlan
 from medseg.lesions.components import label_components
-from medseg.lesions.foreground import find_foreground
+from medseg.lesions.runs import find_runs
 from medseg.lesions.watershed import split_components
 
 from .scenes import ORIENTATIONS, ball, grid_over, make_grid, reorient, restore
@@ -23,11 +23,8 @@ def split(mask, geometry, **choices):
 
 def on_grid(components, n_components, geometry, plan):
     """Labels as an array, and their number."""
-    voxels = find_foreground(components)
-    pieces = split_components(voxels, n_components, geometry, plan)
-    labels = np.zeros(components.shape, dtype=np.uint32)
-    labels[voxels.indices] = pieces.numbers
-    return labels, len(pieces.components)
+    pieces = split_components(find_runs(components), n_components, geometry, plan)
+    return pieces.runs.to_array(np.dtype(np.uint32)), len(pieces.components)
 
 
 def two_touching_balls(geometry, radius=8.0):
@@ -133,10 +130,10 @@ def test_no_voxel_is_lost_and_every_piece_is_connected(connectivity):
 def test_components_are_left_as_they_were_given():
     mask = cloud(1)
     components, n_components = label_components(mask.astype(np.uint8))
-    voxels = find_foreground(components)
-    before = voxels.numbers.copy()
-    split_components(voxels, n_components, make_grid(mask.shape), SeparationPlan())
-    assert np.array_equal(voxels.numbers, before)
+    runs = find_runs(components)
+    before = runs.numbers.copy()
+    split_components(runs, n_components, make_grid(mask.shape), SeparationPlan())
+    assert np.array_equal(runs.numbers, before)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
