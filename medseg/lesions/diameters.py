@@ -2,10 +2,9 @@
 
 The ends of a diameter lie on the lesion's edge, and a voxel grid leaves open where between the last voxel center
 inside and the first one outside that edge runs. Chords between voxel centers come out 0.1 to 0.6 mm short, chords of
-the contour halfway to the outside 0.2 to 0.7 mm long (analytic spheres, pixels of 0.7 to 0.9 mm). Ends are therefore
-put a quarter of a pixel outside the outermost centers: the convex hull is then the mean of both. Discs of 3 to 20 mm
-radius come out 0 to 0.4 mm long at these pixels, none off by more than half a pixel; a tip thinner than a pixel may be
-lost, as on any voxel grid.
+the contour halfway to the outside 0.2 to 0.7 mm long (analytic spheres, pixels of 0.7 to 0.9 mm). Chords are therefore
+compared with their ends a quarter of a pixel outside the outermost centers: the convex hull is then the mean of both.
+The ends of the longest are then drawn to where the form behind them lets the edge be expected (`medseg.lesions.tips`).
 
 Lengths are measured in true millimeters within the slice, on skewed and oblique grids too.
 """
@@ -23,11 +22,12 @@ from skimage.measure import find_contours
 
 from medseg.core.geometry import Geometry
 from medseg.lesions.foreground import Box
+from medseg.lesions.tips import outer_ends
 
 __all__ = ["OUTWARD_PIXELS", "SliceDiameters", "SlicePlane", "lesion_diameters", "measure_slices"]
 
 OUTWARD_PIXELS = 0.25
-"""Steps by which the ends of a diameter lie outside the outermost voxel centers."""
+"""Steps by which ends lie outside the outermost voxel centers where the form behind them says nothing better."""
 
 _TIE_MM = 1e-6
 _N_DIRECTIONS = 32
@@ -51,6 +51,9 @@ def lesion_diameters(labels: NDArray[Any], boxes: list[Box], geometry: Geometry)
     direction is within 2 degrees of perpendicular to it; where the edge has no such pair, the extent of the lesion
     across the longest diameter. Of longest diameters within 1e-6 mm of each other, the one with the larger
     perpendicular diameter counts. A lesion of one voxel measures half a voxel.
+
+    Which slice and chord is the longest is decided with ends a quarter of a pixel outside the outermost voxel centers;
+    its ends are then drawn to where a corner or a round end is expected, see `medseg.lesions.tips`.
 
     Parameters
     ----------
@@ -108,6 +111,11 @@ class SlicePlane:
     def of(cls, world: NDArray[np.float64]) -> SlicePlane:
         """The plane of the first two steps."""
         return cls(np.linalg.qr(world[:, :2]).R, world)
+
+    @cached_property
+    def pixel_mm(self) -> float:
+        """Side of a square as large as a pixel."""
+        return float(np.sqrt(abs(np.linalg.det(self.basis))))
 
     @cached_property
     def outward(self) -> NDArray[np.float64]:
@@ -184,8 +192,10 @@ def measure_slices(slices: NDArray[np.bool_], plane: SlicePlane) -> SliceDiamete
     """Diameters of a lesion from its slices (S, A, B), True inside."""
     lesion = _Slices(slices, plane)
     chords = lesion.longest_chords()
-    longest = max(chord.length for chord in chords)
-    tied = [chord for chord in chords if chord.length >= longest - _TIE_MM]
+    compared = max(chord.length for chord in chords)
+    drawn = [lesion.drawn(chord) for chord in chords if chord.length >= compared - _TIE_MM]
+    longest = max(chord.length for chord in drawn)
+    tied = [chord for chord in drawn if chord.length >= longest - _TIE_MM]
     across = [lesion.perpendicular(chord) for chord in tied]
     thickest = max(length for length, _ in across)
     candidates = []
@@ -195,7 +205,7 @@ def measure_slices(slices: NDArray[np.bool_], plane: SlicePlane) -> SliceDiamete
             candidates.append((key, chord.slice, ordered, pairs))
     _, number, along, pairs = min(candidates, key=lambda candidate: candidate[0])
     ends = np.vstack([along, plane.first_in_world(pairs, number)[1]])
-    product = lesion.largest_product(longest * thickest)
+    product = max(longest * thickest, lesion.largest_product(compared * thickest))
     return SliceDiameters(longest, thickest, number, plane.to_pixels(ends), product)
 
 
@@ -211,6 +221,7 @@ class _Slices:
         self.numbers = rows[self.starts].tolist()
         self.widths = _widths(self.ends_mm, self.starts, plane)
         self._chords: dict[int, list[_Chord]] = {}
+        self._drawn: dict[tuple[bytes, bytes], NDArray[np.float64]] = {}
         self._edges: dict[int, NDArray[np.float64]] = {}
         self._across: dict[tuple[float, ...], tuple[float, NDArray[np.float64]]] = {}
 
@@ -233,6 +244,15 @@ class _Slices:
             best = max(best, chords[-1].length)
         return chords
 
+    def drawn(self, chord: _Chord) -> _Chord:
+        """A chord with its ends where the edge is expected."""
+        pixels = self.slices[chord.slice]
+        key = pixels.tobytes(), chord.ends.tobytes()
+        if key not in self._drawn:  # a straight body has the same chord in every slice
+            self._drawn[key] = outer_ends(pixels, self.plane, chord.ends)
+        ends = self._drawn[key]
+        return _Chord(chord.slice, float(np.linalg.norm(ends[1] - ends[0])), ends)
+
     def perpendicular(self, chord: _Chord) -> tuple[float, NDArray[np.float64]]:
         """Length, and ends (D, 2, 2), of the longest chords perpendicular to one of the same slice."""
         if chord.slice not in self._edges:
@@ -242,19 +262,22 @@ class _Slices:
             self._across[key] = _perpendicular_chords(self._edges[chord.slice], chord.direction)
         return self._across[key]
 
-    def largest_product(self, best: float) -> float:
-        """Largest product of longest and perpendicular chord over all slices; `best` is known to be reached."""
+    def largest_product(self, least: float) -> float:
+        """Product of longest and perpendicular chord of the slice where it is largest; 0 if nowhere above `least`."""
         bounds = _largest_products(self.widths)
+        found: list[tuple[float, _Chord]] = []
         for n in np.argsort(-bounds, kind="stable").tolist():
-            if bounds[n] <= best:
+            if bounds[n] <= least:
                 break
             for chord in self.chords_of(n):
                 # No chord within 2 degrees of perpendicular is longer than the extent across by more than 1 / cos.
                 across = _turned(chord.direction)
                 extent = np.ptp(self._ends_of(n) @ across) + 2 * np.abs(self.plane.outward @ across).max()
-                if chord.length * extent * _LONGEST_PER_EXTENT > best:
-                    best = max(best, chord.length * self.perpendicular(chord)[0])
-        return best
+                if chord.length * extent * _LONGEST_PER_EXTENT > least:
+                    found.append((chord.length * self.perpendicular(chord)[0], chord))
+                    least = max(least, found[-1][0])
+        drawn = [self.drawn(chord) for product, chord in found if product >= least - _TIE_MM]
+        return max((chord.length * self.perpendicular(chord)[0] for chord in drawn), default=0.0)
 
     def _ends_of(self, n: int) -> NDArray[np.float64]:
         """Both ends (P, 2) of every pixel row of a slice, millimeters."""
