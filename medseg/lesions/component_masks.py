@@ -26,6 +26,8 @@ class Body:
         Its runs.
     which
         (r,) where they stand among the runs of all components.
+    starts
+        (r,) where each begins in its flattened box, axes in memory order.
     box
         Where its box lies in the grid.
     """
@@ -33,6 +35,7 @@ class Body:
     number: int
     runs: Runs
     which: NDArray[np.intp]
+    starts: NDArray[np.int64]
     box: Box
 
     @property
@@ -51,11 +54,7 @@ class Body:
         return np.ascontiguousarray(values.transpose(self.runs.axes)).reshape(-1)[self._places_in_box()]
 
     def _places_in_box(self) -> NDArray[np.int64]:
-        first, second, third = (self.box[axis] for axis in self.runs.axes)
-        on_first, on_second, on_third = self.runs.split_places(self.runs.starts)
-        lines = (on_first - first.start) * (second.stop - second.start) + on_second - second.start
-        starts = lines * (third.stop - third.start) + on_third - third.start
-        return np.repeat(starts - self.runs.starts, self.runs.lengths) + self.runs.places()
+        return np.repeat(self.starts - self.runs.starts, self.runs.lengths) + self.runs.places()
 
 
 def bodies_of(components: Runs, n_components: int) -> Iterator[Body]:
@@ -76,10 +75,12 @@ def bodies_of(components: Runs, n_components: int) -> Iterator[Body]:
     ends = np.cumsum(np.bincount(components.numbers, minlength=n_components + 1)[1:])
     firsts = np.concatenate([[0], ends[:-1]])
     low, high = _corners(sorted_runs, firsts)
+    starts = _starts_in_box(sorted_runs, low, high)
     start = 0
     for number, end in enumerate(ends.tolist(), start=1):
-        i, j, k = (slice(a, b) for a, b in zip(low[number - 1], high[number - 1], strict=True))
-        yield Body(number, sorted_runs.chosen(slice(start, end)), order[start:end], (i, j, k))
+        i, j, k = (slice(a, b) for a, b in zip(low[number - 1].tolist(), high[number - 1].tolist(), strict=True))
+        own = slice(start, end)
+        yield Body(number, sorted_runs.chosen(own), order[own], starts[own], (i, j, k))
         start = end
 
 
@@ -102,10 +103,20 @@ def with_pieces(components: Runs, split: list[tuple[Body, NDArray[np.intp]]]) ->
     return join_runs([components.chosen(stays), *cut])
 
 
-def _corners(runs: Runs, firsts: NDArray[np.intp]) -> tuple[list[list[int]], list[list[int]]]:
-    """Lowest index on each axis, and one past the highest, of the components whose runs begin at `firsts`."""
+def _corners(runs: Runs, firsts: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Lowest index (n, 3), and one past the highest, of the components whose runs begin at `firsts`."""
     i, j, k = runs.indices(runs.starts)
     low = np.stack([np.minimum.reduceat(axis, firsts) for axis in (i, j, k)], axis=-1)
     i, j, k = runs.indices(runs.starts + runs.lengths - 1)
     high = np.stack([np.maximum.reduceat(axis, firsts) for axis in (i, j, k)], axis=-1) + 1
-    return low.tolist(), high.tolist()
+    return low, high
+
+
+def _starts_in_box(runs: Runs, low: NDArray[np.intp], high: NDArray[np.intp]) -> NDArray[np.int64]:
+    """(R,) where each run begins in the flattened box of its component, axes in memory order."""
+    own = runs.numbers - 1
+    places = runs.split_places(runs.starts)
+    first, second, third = (place - low[own, axis] for place, axis in zip(places, runs.axes, strict=True))
+    n_second, n_third = (high[own, axis] - low[own, axis] for axis in runs.axes[1:])
+    starts: NDArray[np.int64] = (first * n_second + second) * n_third + third
+    return starts
