@@ -3,9 +3,9 @@
 Of a round end, pixel centers miss little; of a pointed one, more than a pixel. What the pixels behind an end show
 decides:
 
-- **Corner.** Where the lesion's two sides are straight to within the pixels over a third or a half of the diameter
-  and meet at less than 110 degrees, the end is where they meet. Each side is the middle of the widest empty strip
-  between pixels inside and outside.
+- **Corner.** Where the lesion's two sides are straight to within the pixels over a third or a half of the diameter (at
+  least seven pixels, twenty are enough) and meet at less than 100 degrees, the end is where they meet. Each side is the
+  middle of the widest empty strip between pixels inside and outside.
 - **Round end.** Else a curve of second degree is laid between the pixels inside and outside within seven pixels of the
   end, and its farthest point counts.
 - **Neither.** Where such a curve has no end there, in lesions shorter than ten pixels, and where fewer than eight
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["outer_ends"]
 
 _WINDOWS = (1 / 2, 1 / 3)  # over which sides may be straight, per diameter
-_LEAST_WINDOW, _SURE_WINDOW, _LARGEST_WINDOW = 5.0, 8.0, 20.0  # pixels; between the first two, corners count in part
+_LEAST_WINDOW, _LARGEST_WINDOW = 7.0, 20.0  # pixels
 _ANGLES = np.deg2rad(np.arange(1.0, 90.0))  # of a side's normal to the diameter
-_BLUNTEST, _SHARPEST = np.deg2rad(110.0), np.deg2rad(30.0)
+_BLUNTEST, _SHARPEST = np.deg2rad(100.0), np.deg2rad(30.0)
 _LEAST_LENGTH, _CAP_DEPTH, _LEAST_IN_CAP = 10.0, 3.0, 8  # pixels, below which the form says nothing
+_N_TRIALS = 3  # of which side a pixel in front of an end belongs to
 _CURVE_WINDOW = 7.0
 _MOST_BEYOND = 1.5  # pixels from the outermost center to the farthest point of the curve
 _MOST_OUTWARD = 2.5  # pixels from the outermost center to a corner
@@ -73,10 +74,10 @@ def outer_ends(pixels: NDArray[np.bool_], plane: SlicePlane, ends: Points) -> Po
         _Tip(places - center / pixel_mm, around.reshape(-1), outward / length, length / pixel_mm)
         for center, outward in zip(centers, (-chord, chord), strict=True)
     ]
-    curves = _curves([tip.terms() for tip in tips if not tip.is_corner])
+    curves = _curves([tip.terms() for tip in tips if tip.corner is None])
     moved = ends.copy()
     for number, tip in enumerate(tips):
-        end = tip.end(None if tip.is_corner else curves.pop(0))
+        end = tip.end(curves.pop(0) if tip.corner is None else None)
         if end is not None:
             moved[number] = centers[number] + end * pixel_mm
     return moved
@@ -92,22 +93,11 @@ class _Tip:
         near = squares <= _LARGEST_WINDOW**2 + _ROUNDING
         self._places, self._is_inside, self._squares = places[near], is_inside[near], squares[near]
         self._curve_window = min(_CURVE_WINDOW, length / 2)
-        window, self._meeting = self._corner()
-        self._share = min(1.0, (window - _LEAST_WINDOW) / (_SURE_WINDOW - _LEAST_WINDOW))
-
-    @property
-    def is_corner(self) -> bool:
-        """Whether nothing but the corner counts."""
-        return self._meeting is not None and self._share == 1.0
+        self.corner = self._corner()
 
     def end(self, curve: Points | None) -> Points | None:
-        """Where the edge is expected, given the curve, or None where the form says nothing."""
-        round_end = None if curve is None else self._round_end(curve)
-        if self._meeting is None:
-            return round_end
-        start = np.zeros(2) if round_end is None else round_end
-        end: Points = start + self._share * (self._meeting - start)
-        return end
+        """Where the edge is expected, given the curve if there is no corner; None where the form says nothing."""
+        return self.corner if curve is None else self._round_end(curve)
 
     def terms(self) -> Points:
         """(N, 6) of the pixels around: 1, s, s^2, t, s t, t^2 inside, their negatives outside."""
@@ -140,31 +130,44 @@ class _Tip:
         end: Points = beyond * self._outward
         return end
 
-    def _corner(self) -> tuple[float, Points | None]:
-        """Over how many pixels the two sides are straight, and where they meet; None if this is no corner."""
+    def _corner(self) -> Points | None:
+        """Where two straight sides meet, or None if this is no corner."""
         for share in _WINDOWS:
             window = min(share * self._length, _LARGEST_WINDOW)
             if window < _LEAST_WINDOW:
                 break
-            sides = [self._side(window, sign) for sign in (1.0, -1.0)]
-            if all(_ROUNDING < gap < np.inf for _, _, gap, _ in sides):
-                opening = np.pi - sides[0][3] - sides[1][3]
-                if not _SHARPEST <= opening < _BLUNTEST:
-                    break
-                normals, heights = np.stack([side[0] for side in sides]), np.array([side[1] for side in sides])
-                between = (self._places @ normals.T < heights - _ROUNDING).all(axis=1)
-                if (between & ~self._is_inside & (self._squares <= window**2 + _ROUNDING)).any():
-                    break
-                meeting = np.linalg.solve(normals, heights)
-                if meeting @ self._outward > 0 and np.linalg.norm(meeting) <= _MOST_OUTWARD:
-                    return window, meeting
-                break
-        return 0.0, None
+            meeting = self._meeting_of_sides(window)
+            if meeting is not None:
+                return meeting
+        return None
 
-    def _side(self, window: float, sign: float) -> tuple[Points, float, float, float]:
-        """Normal, height and width of the widest empty strip along a side; and the normal's angle to the diameter."""
+    def _meeting_of_sides(self, window: float) -> Points | None:
+        """Where the two sides meet, if they are straight that far and nothing that is outside lies between them."""
         near = self._squares <= window**2 + _ROUNDING
-        beside = (sign * (self._places @ self._sideward) > _ROUNDING) & (self._places @ self._outward < _ROUNDING)
+        axis: float | None = None
+        for _ in range(_N_TRIALS):
+            sides = [self._side(near, sign, axis) for sign in (1.0, -1.0)]
+            opening = np.pi - sides[0][3] - sides[1][3]
+            if not (all(_ROUNDING < gap < np.inf for _, _, gap, _ in sides) and _SHARPEST <= opening < _BLUNTEST):
+                return None
+            normals, heights = np.stack([side[0] for side in sides]), np.array([side[1] for side in sides])
+            meeting: Points = np.linalg.solve(normals, heights)
+            if meeting @ self._outward <= 0 or np.linalg.norm(meeting) > _MOST_OUTWARD:
+                return None
+            is_between = (self._places @ normals.T < heights - _ROUNDING).all(axis=1)
+            if not (is_between & ~self._is_inside & near).any():
+                return meeting
+            axis = float(meeting @ self._sideward)
+        return None
+
+    def _side(self, near: NDArray[np.bool_], sign: float, axis: float | None) -> tuple[Points, float, float, float]:
+        """Normal, height and width of the widest empty strip along a side; and the normal's angle to the diameter.
+
+        To a side belong the pixels outside that lie on it from the end's center, but for those farther out; or, once it
+        is known roughly where the sides meet, all that lie on it from there.
+        """
+        sideward, outward = sign * (self._places @ self._sideward), self._places @ self._outward
+        beside = (sideward > _ROUNDING) & (outward < _ROUNDING) if axis is None else sideward > sign * axis - _ROUNDING
         normals = np.cos(_ANGLES)[:, None] * self._outward + sign * np.sin(_ANGLES)[:, None] * self._sideward
         highest = (self._places[near & self._is_inside] @ normals.T).max(axis=0)
         lowest = (self._places[near & beside & ~self._is_inside] @ normals.T).min(axis=0, initial=np.inf)
