@@ -15,11 +15,11 @@ import numpy as np
 
 import medseg
 from medseg.evaluation.cohort import bootstrap_mean
+from medseg.io.labelled_cases import read_cases
 from medseg.io.manifest import read_manifest
 from medseg.metrics.overlap import dice
 from medseg.models.shipped import find_model
 from medseg.training.cross_validation import CrossValidation
-from medseg.training.datasets import read_cases
 
 ROOT = Path(__file__).resolve().parents[1]
 

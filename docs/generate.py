@@ -56,6 +56,13 @@ def schema_file() -> str:
     return json.dumps(table_schema(), indent=2) + "\n"
 
 
+def manifest_schema_file() -> str:
+    """docs/reference/manifest.schema.json: the JSON schema of a data manifest."""
+    from medseg.io.manifest import manifest_schema
+
+    return json.dumps(manifest_schema(), indent=2) + "\n"
+
+
 def commands_page() -> str:
     """docs/reference/commands.md: the help of every command."""
     from typer.main import get_command
@@ -146,6 +153,7 @@ def main() -> int:
         "commands.md": commands_page(),
         "evaluation.md": evaluation_page(),
         "lesions.schema.json": schema_file(),
+        "manifest.schema.json": manifest_schema_file(),
     }
     stale = 0
     for name, text in pages.items():

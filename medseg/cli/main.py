@@ -16,6 +16,7 @@ from medseg.cli.convert import convert
 from medseg.cli.demo import demo
 from medseg.cli.evaluate import evaluate
 from medseg.cli.inspect import inspect
+from medseg.cli.manifest import manifest
 from medseg.cli.measure import measure
 from medseg.cli.model import model_app
 from medseg.cli.phantom import phantom
@@ -60,7 +61,7 @@ def root(
 
 _COMMANDS = (
     *(demo, inspect, segment, separate, measure, convert, evaluate, compare, report),
-    *(batch, status, phantom, train),
+    *(batch, status, phantom, manifest, train),
 )
 for _command in _COMMANDS:
     app.command()(_command)

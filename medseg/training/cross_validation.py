@@ -18,11 +18,11 @@ from medseg.errors import TrainingError
 from medseg.evaluation.cohort import Interval, bootstrap_mean
 from medseg.inference.segmenter import Segmenter
 from medseg.io.json_files import write_json
+from medseg.io.labelled_cases import LabelledCase
 from medseg.io.scan import load_volume
 from medseg.lesions.separate import separate_lesions
 from medseg.metrics.overlap import dice
 from medseg.networks.build import build_network
-from medseg.training.datasets import LabelledCase
 from medseg.training.loop import fit
 from medseg.transforms.augment import TrainingCase
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,69 +15,16 @@ from medseg.core.recipe import smallest_divisor
 from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Volume
-from medseg.errors import GridMismatch
-from medseg.io.label_files import read_lesions, read_semantic
-from medseg.io.manifest import DataManifest, ManifestCase, verify_case
+from medseg.io.labelled_cases import LabelledCase
 from medseg.io.resample import resample_linear
-from medseg.io.scan import read_scan
 from medseg.transforms.augment import TrainingCase, draw_sample
 from medseg.transforms.border import geometry_of
 from medseg.transforms.keys import IMAGE
 from medseg.transforms.preprocess import network_input
 
-__all__ = ["Batch", "LabelledCase", "batches", "load_case", "read_cases", "training_case"]
+__all__ = ["Batch", "batches", "load_case", "training_case"]
 
 Batch = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledCase:
-    """A case of a manifest whose files have been verified: the scan, and its reference map on the same grid.
-
-    `lesions` is (I, J, K), the number of each voxel's lesion; None where instances are unknown.
-    """
-
-    case_id: str
-    scan: Scan
-    reference: SemanticMap
-    fold: int | None
-    lesions: NDArray[np.unsignedinteger] | None = None
-
-
-def read_cases(manifest: DataManifest, root: Path) -> list[LabelledCase]:
-    """Verify and open every case of a manifest.
-
-    Raises
-    ------
-    HashMismatch
-        If a file is not the one that the manifest names.
-    GridMismatch
-        If a reference map lies on another grid than its scan.
-    """
-    return [_read_case(case, manifest, root) for case in manifest.cases]
-
-
-def _read_case(case: ManifestCase, manifest: DataManifest, root: Path) -> LabelledCase:
-    verify_case(case, root)
-    scan = read_scan([root / image.path for image in case.images], case_id=case.case_id)
-    reference, lesions = _read_reference(case, manifest, root)
-    if not reference.geometry.matches(scan.geometry):
-        raise GridMismatch(
-            f"{case.case_id}: the reference {case.label.path} lies on {reference.geometry!r}, the scan on "
-            f"{scan.geometry!r}; references must be drawn on the scan's own grid"
-        )
-    return LabelledCase(case.case_id, scan, reference, case.fold, lesions)
-
-
-def _read_reference(
-    case: ManifestCase, manifest: DataManifest, root: Path
-) -> tuple[SemanticMap, NDArray[np.unsignedinteger] | None]:
-    if case.lesions == "numbered":
-        numbered = read_lesions(root / case.label.path)
-        classes = (numbered.array > 0).astype(np.uint8)
-        return SemanticMap(classes, numbered.geometry, manifest.scheme), numbered.array
-    reference = read_semantic(root / case.label.path, scheme=manifest.scheme)
-    return reference, (reference.array > 0).astype(np.uint8) if case.lesions == "one" else None
 
 
 def load_case(case: LabelledCase, plan: Plan) -> TrainingCase:

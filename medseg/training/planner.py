@@ -25,9 +25,9 @@ from medseg.core.plan import (
     TrainingPlan,
 )
 from medseg.core.recipe import smallest_divisor
+from medseg.io.labelled_cases import LabelledCase
 from medseg.io.manifest import DataManifest, ManifestChannel
 from medseg.io.scan import load_volume
-from medseg.training.datasets import LabelledCase
 
 __all__ = ["Fingerprint", "plan_training", "take_fingerprint"]
 

@@ -13,6 +13,7 @@ from medseg.core.plan import Plan
 from medseg.errors import OutputExists, TrainingError, UsageError
 from medseg.inference.device import resolve_device
 from medseg.io.json_files import write_json
+from medseg.io.labelled_cases import LabelledCase, read_cases
 from medseg.io.manifest import DataManifest, read_manifest
 from medseg.models.bundle import PLAN_PATH, Bundle, read_bundle
 from medseg.models.export import write_bundle
@@ -20,7 +21,7 @@ from medseg.models.own_network import own_weights
 from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
 from medseg.training.cross_validation import CaseScore, CrossValidation, fold_numbers, run_fold, summarize
-from medseg.training.datasets import LabelledCase, load_case, read_cases
+from medseg.training.datasets import load_case
 from medseg.training.loop import fit
 from medseg.training.model_card import model_card
 from medseg.training.planner import plan_training, take_fingerprint
@@ -106,7 +107,7 @@ def train(
     torch_device = resolve_device(device)
     with monitor.stage("read"):
         data, root = read_manifest(Path(manifest), Path(data_root) if data_root is not None else None)
-        labelled = read_cases(data, root)
+        labelled = _to_train_on(read_cases(data, root), data)
     given = None if heads_for is None else read_bundle(find_model(heads_for))
     if given is not None and (cross_validate or folds is not None):
         raise UsageError("instance heads leave a network as it is: there is nothing to cross-validate")
@@ -138,6 +139,22 @@ def train(
     with monitor.stage("write"):
         _write(bundle, chosen, weights, data, loaded, validation)
     return bundle
+
+
+def _to_train_on(cases: Sequence[LabelledCase], data: DataManifest) -> list[LabelledCase]:
+    """The cases of split train.
+
+    Raises
+    ------
+    TrainingError
+        If there is none, or nothing is marked in any of them.
+    """
+    training = [case for case in cases if case.split == "train"]
+    if not training:
+        raise TrainingError(f"manifest {data.name} has {len(cases)} case(s), none of them in split train")
+    if not any(case.reference.array.any() for case in training):
+        raise TrainingError(f"manifest {data.name}: no lesion is marked in any of the {len(training)} training case(s)")
+    return training
 
 
 def _chosen_plan(

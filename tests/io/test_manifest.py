@@ -21,7 +21,7 @@ def document(**changes) -> dict[str, object]:
     cases = [
         {
             "case_id": name,
-            "images": [entry(f"{name}/pet.nii", b"image")],
+            "images": [entry(f"{name}/pet.nii", name.encode())],
             "label": entry(f"{name}/map.nii"),
             "fold": fold,
         }
@@ -48,7 +48,7 @@ def write(folder: Path, **changes) -> Path:
     path.write_text(json.dumps(document(**changes)))
     for name in ("p1", "p2"):
         (folder / "data" / name).mkdir(parents=True, exist_ok=True)
-        (folder / "data" / name / "pet.nii").write_bytes(b"image")
+        (folder / "data" / name / "pet.nii").write_bytes(name.encode())
         (folder / "data" / name / "map.nii").write_bytes(b"")
     return path
 

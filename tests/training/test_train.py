@@ -14,7 +14,7 @@ from medseg.errors import HashMismatch, OutputExists, TrainingError, UsageError
 from medseg.training.cross_validation import CrossValidation
 from medseg.training.train import train
 from tests.plans import tiny_plan
-from tests.training.cases import write_data_set
+from tests.training.cases import listed, write_data_set
 
 
 def quick_plan(steps: int = 3) -> Plan:
@@ -113,9 +113,9 @@ def test_unknown_fold_and_missing_folds_are_said(tmp_path: Path) -> None:
 @pytest.mark.real_data
 def test_shipped_plan_is_what_the_planner_makes_of_the_manifest(real_data: Path) -> None:
     """`medseg train data_manifests/sarcoma_pet.json` plans what was shipped."""
+    from medseg.io.labelled_cases import read_cases
     from medseg.io.manifest import read_manifest
     from medseg.models.shipped import find_model
-    from medseg.training.datasets import read_cases
     from medseg.training.planner import plan_training, take_fingerprint
 
     path = Path(__file__).resolve().parents[2] / "data_manifests" / "sarcoma_pet.json"
@@ -173,3 +173,24 @@ def test_a_network_with_shared_heads_is_trained_and_loaded(tmp_path: Path) -> No
     bundle = train(manifest, tmp_path / "bundle", plan=plan, device="cpu")
     assert not (bundle / "models" / "heads.pt").exists()
     assert medseg.load_segmenter(bundle, device="cpu").recipe.output.has_instance_heads
+
+
+@pytest.mark.parametrize("fault", ["no case to train on", "nothing marked"])
+def test_nothing_to_train_on_is_said_before_training(tmp_path: Path, fault: str) -> None:
+    import nibabel as nib
+
+    manifest = write_data_set(tmp_path / "data", n_cases=2)
+    content = json.loads(manifest.read_text())
+    for case in content["cases"]:
+        if fault == "no case to train on":
+            del case["fold"]
+            case["split"] = "test"
+        else:
+            path = tmp_path / "data" / case["label"]["path"]
+            nib.save(nib.Nifti1Image(np.zeros((14, 15, 16), np.uint8), np.diag([4.0, 4.0, 4.0, 1.0])), path)
+            case["label"] = listed(tmp_path / "data", case["label"]["path"])
+    manifest.write_text(json.dumps(content))
+    expected = "none of them in split train" if fault == "no case to train on" else "no lesion is marked"
+    with pytest.raises(TrainingError, match=expected):
+        train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu")
+    assert not (tmp_path / "bundle.training").exists()
