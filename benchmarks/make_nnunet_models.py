@@ -6,7 +6,7 @@ Run by the Python of an environment that has `nnunetv2` (medseg is not needed th
 
 Each preset ends as `OUT/PRESET/nnUNetTrainer__nnUNetPlans__CONFIGURATION`, and one unseen scan for it as
 `OUT/scans/PRESET/case_0000.nii.gz`. Networks are tiny and trained for a few minutes on synthetic phantoms, long enough
-for a real foreground; "full" has nnU-Net's standard size and is hardly trained: it is for measuring speed.
+for a real foreground; "full" has nnU-Net's standard size, and is trained on smaller patches than it predicts with.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Preset:
     configurations: tuple[str, ...] = ("3d_fullres",)
     folds: int = 1
     iterations: int = 30
+    training_patch: tuple[int, int, int] | None = None  # where it is not the patch
     torch_resampling: bool = False
     is_brain: bool = False
 
@@ -58,7 +59,15 @@ PRESETS = {
     "torch_resampling": Preset(907, torch_resampling=True),
     "slices": Preset(908, configurations=("2d",), patch=(64, 64, 64), iterations=60),
     "cascade": Preset(909, configurations=("3d_lowres", "3d_cascade_fullres")),
-    "full": Preset(910, shape=(160, 160, 160), patch=(128, 128, 128), stages=6, base_features=32, iterations=0),
+    "full": Preset(
+        910,
+        shape=(160, 160, 160),
+        patch=(128, 128, 128),
+        training_patch=(64, 64, 64),
+        stages=6,
+        base_features=32,
+        iterations=150,
+    ),
 }
 N_CASES = 5
 
@@ -168,7 +177,8 @@ def shrink(configuration: dict, preset: Preset) -> None:
         if key in arguments:
             arguments[key] = arguments[key][:n]
     arguments["n_conv_per_stage_decoder"] = arguments["n_conv_per_stage_decoder"][: n - 1]
-    configuration["patch_size"] = list(preset.patch[-len(configuration["patch_size"]) :])
+    patch = preset.training_patch or preset.patch
+    configuration["patch_size"] = list(patch[-len(configuration["patch_size"]) :])
     configuration["batch_size"] = 2
     if preset.torch_resampling:
         for what in ("data", "seg", "probabilities"):
@@ -199,18 +209,19 @@ def train(preset: Preset, plans: dict, dataset: dict, configuration: str, fold: 
     trainer.num_iterations_per_epoch = preset.iterations // trainer.num_epochs
     trainer.num_val_iterations_per_epoch = 1
     trainer.oversample_foreground_percent = 1.0
-    if preset.iterations:
-        trainer.run_training()
-    else:
-        trainer.initialize()
-        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-        plans.pop("continue_training", None)
-        for file, content in (("plans.json", plans), ("dataset.json", dataset)):
-            (Path(trainer.output_folder_base) / file).write_text(json.dumps(content, indent=2))
+    trainer.run_training()
+    if preset.training_patch:
+        predict_in(preset.patch, Path(trainer.output_folder_base) / "plans.json", configuration)
     if plans["configurations"][configuration].get("next_stage"):
         write_for_next_stage(trainer, Path(trainer.preprocessed_dataset_folder))
     return Path(trainer.output_folder_base)
+
+
+def predict_in(patch: tuple[int, int, int], plans_file: Path, configuration: str) -> None:
+    """Name another patch in a model folder: the network, all convolutions, takes it."""
+    plans = json.loads(plans_file.read_text())
+    plans["configurations"][configuration]["patch_size"] = list(patch)
+    plans_file.write_text(json.dumps(plans, indent=2))
 
 
 def write_for_next_stage(trainer, preprocessed: Path) -> None:
@@ -265,7 +276,7 @@ def main() -> None:
     set_environment("nnUNet_def_n_proc", "1")
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
     for name in arguments.presets:
         make(name, arguments.out.resolve())
 

@@ -163,6 +163,15 @@ def test_import_medseg_loads_neither_torch_nor_monai_nor_numpy() -> None:
     assert shown.stdout.strip() == "[]"
 
 
+def test_running_a_model_of_nnunet_needs_no_monai() -> None:
+    code = (
+        "import sys, medseg; medseg.load_segmenter; import medseg.models.nnunet, medseg.networks.nnunet;"
+        "print([m for m in ('monai',) if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
 def test_separating_and_measuring_needs_no_torch() -> None:
     code = (
         "import sys, medseg; medseg.separate_lesions; medseg.measure_lesions; medseg.read_lesions;"

@@ -17,7 +17,7 @@ from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
 from medseg.inference.decide import Decision
 from medseg.inference.slab import SEMANTIC, Slab
-from medseg.networks.instance_heads import CENTER, OFFSET
+from medseg.networks.heads import CENTER, OFFSET
 
 __all__ = ["EvidenceCollector"]
 

@@ -29,7 +29,7 @@ from medseg.inference.pace import Pace
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.inference.stitch import Cancel, Stitching, stitched_slabs
 from medseg.inference.windows import Position, lay_windows, padded_image
-from medseg.networks.instance_heads import N_HEAD_CHANNELS
+from medseg.networks.heads import N_HEAD_CHANNELS
 from medseg.transforms.prepare import Prepared
 
 __all__ = ["ReadyModel", "Run"]

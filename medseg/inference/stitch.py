@@ -25,7 +25,7 @@ from medseg.inference.engine import Engine, Heads
 from medseg.inference.linear_head import LinearHead
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.inference.windows import Axis, Layout, Position, padded_image, window_weights
-from medseg.networks.instance_heads import flip_heads
+from medseg.networks.heads import flip_heads
 
 __all__ = ["Cancel", "Stitching", "is_cancelled", "stitched_slabs"]
 

@@ -214,7 +214,7 @@ def _affine(raw: RawHeader, shape: tuple[int, int, int], path: Path) -> tuple[ND
 
 
 def _qform(raw: RawHeader, path: Path) -> NDArray[np.float64]:
-    """The affine of the qform. The header leaves out the first part of the unit quaternion: it is what the others leave.
+    """The affine of the qform. The header leaves out the first part of the unit quaternion: what the others leave of 1.
 
     After a half turn that is nothing, or, by rounding, less than nothing; nibabel refuses some of these.
     """
@@ -227,7 +227,8 @@ def _qform(raw: RawHeader, path: Path) -> NDArray[np.float64]:
         raise InvalidGeometry(f"{path}: the qform is invalid: its qfac (pixdim[0]) is {turn_side:g}, not 1 or -1")
     affine = np.eye(4)
     spacing = np.asarray(raw["pixdim"][1:4], dtype=np.float64) * (1.0, 1.0, turn_side)
-    affine[:3, :3] = quat2mat([math.sqrt(max(rest, 0.0)), *vector]) * spacing
+    turn = quat2mat([math.sqrt(max(rest, 0.0)), *vector])  # type: ignore[no-untyped-call]
+    affine[:3, :3] = turn * spacing
     affine[:3, 3] = [raw[name] for name in ("qoffset_x", "qoffset_y", "qoffset_z")]
     return affine
 

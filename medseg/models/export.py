@@ -28,7 +28,7 @@ from medseg.models.bundle import (
 )
 from medseg.models.lesions_config import lesions_config
 from medseg.networks.build import monai_network
-from medseg.networks.instance_heads import HEAD_PREFIX
+from medseg.networks.heads import HEAD_PREFIX
 
 __all__ = ["inference_config", "metadata", "write_bundle"]
 

@@ -1,4 +1,4 @@
-"""One door to any model."""
+"""One door to any model; MONAI, which takes two seconds, is only imported for models that need it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from medseg.inference.segmenter import Segmenter
 from medseg.models.bundle import PLAN_PATH, read_bundle
 from medseg.models.exported import is_exported, read_exported
 from medseg.models.loaded import LoadedModel
-from medseg.models.monai_bundle import read_monai_bundle
 from medseg.models.monai_files import find_bundle, is_monai_bundle, unpacked_model
 from medseg.models.nnunet import find_nnunet_folder, previous_stage_folder, read_nnunet
-from medseg.models.own_network import own_network, own_weights_sha256
 from medseg.models.shipped import find_model
 from medseg.models.trust import is_trusted
-from medseg.networks.build import described_network
 from medseg.networks.description import NetworkDescription, describe_nnunet
 
 __all__ = ["load_model", "load_segmenter"]
@@ -121,6 +118,8 @@ def load_model(
     if path.is_dir() and is_exported(path):
         return read_exported(path)
     if is_monai_bundle(path):
+        from medseg.models.monai_bundle import read_monai_bundle
+
         return read_monai_bundle(find_bundle(path, source), trust=bool(trust) or pinned)
     nnunet = find_nnunet_folder(path) if path.is_dir() else None
     if nnunet is not None:
@@ -137,6 +136,8 @@ def load_model(
 
 def _own_bundle(folder: Path) -> LoadedModel:
     """A bundle that medseg trained."""
+    from medseg.models.own_network import own_network, own_weights_sha256
+
     bundle = read_bundle(folder)
     return LoadedModel(
         [own_network(bundle)],
@@ -159,6 +160,8 @@ def _nnunet(folder: Path, folds: Sequence[int | str] | None) -> LoadedModel:
 
 
 def _described(plan: Plan) -> NetworkDescription:
+    from medseg.networks.build import described_network
+
     family, name, arguments = described_network(plan)
     member = NetworkDescription(family=family, name=name, arguments=arguments)
     if plan.network.members == 1:

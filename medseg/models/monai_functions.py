@@ -8,7 +8,6 @@ from enum import Enum
 from typing import Any
 
 import torch
-from monai import utils as monai_utils
 
 __all__ = ["BUILTINS", "FUNCTIONS", "METHODS", "enum_value"]
 
@@ -29,6 +28,8 @@ def enum_value(name: str) -> str | None:
     parts = name.split(".")
     if parts[0] != "monai" or len(parts) < 3 or parts[-2] not in _ENUMS:
         return None
+    from monai import utils as monai_utils
+
     value = getattr(getattr(monai_utils, parts[-2]), parts[-1], None)
     return str(value.value) if isinstance(value, Enum) else value if isinstance(value, str) else None
 

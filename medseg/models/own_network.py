@@ -11,7 +11,7 @@ from torch import nn
 from medseg.models.bundle import Bundle, read_bundle
 from medseg.networks.build import build_network
 from medseg.networks.checkpoint import load_weights, read_state_dict, weights_sha256
-from medseg.networks.instance_heads import JoinedHeads
+from medseg.networks.heads import JoinedHeads
 
 __all__ = ["joined_network", "own_network", "own_weights_sha256"]
 

@@ -10,7 +10,8 @@ from medseg.core.plan import Plan
 from medseg.core.recipe import smallest_divisor
 from medseg.errors import InvalidPlan
 from medseg.networks.ensemble import MeanOfNetworks
-from medseg.networks.instance_heads import N_HEAD_CHANNELS, SegResNetWithHeads, UNetWithHeads
+from medseg.networks.heads import N_HEAD_CHANNELS
+from medseg.networks.instance_heads import SegResNetWithHeads, UNetWithHeads
 from medseg.networks.segresnet import segresnet, segresnet_arguments
 from medseg.networks.unet import unet, unet_arguments
 

@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.networks import nets
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from medseg.errors import InvalidBundle, UnsupportedModel
 from medseg.networks.ensemble import MeanOfNetworks
-from medseg.networks.instance_heads import SegResNetWithHeads, UNetWithHeads
 from medseg.networks.nnunet import NnunetArchitecture, NnunetNetwork, SliceBySlice
 from medseg.networks.outputs import FirstOutput, WithEmptyChannels
 
@@ -104,6 +102,7 @@ MONAI_NETWORKS: dict[str, _Divisor] = {
     "VNet": _fixed(16),
 }
 _PARTS = {"TopologyInstance"}  # what a network is built of
+_WITH_HEADS = {"SegResNetWithHeads", "UNetWithHeads"}  # of medseg.networks.instance_heads
 _SPELLINGS = {name.casefold(): name for name in MONAI_NETWORKS}
 
 BUILDERS: dict[str, Callable[[NetworkDescription], nn.Module]] = {}
@@ -133,6 +132,8 @@ def build_described(description: NetworkDescription) -> nn.Module:
 
 def unknown_arguments(description: NetworkDescription) -> list[str]:
     """Arguments that the class does not take in the MONAI that is installed."""
+    from monai.networks import nets
+
     accepted = inspect.signature(getattr(nets, description.name)).parameters
     return sorted(set(description.arguments) - set(accepted))
 
@@ -145,6 +146,8 @@ def divisor_of(description: NetworkDescription) -> tuple[int, int, int]:
 
 
 def _build_monai(description: NetworkDescription) -> nn.Module:
+    from monai.networks import nets  # takes two seconds, which a model of nnU-Net's does without
+
     if description.name not in MONAI_NETWORKS and description.name not in _PARTS:
         raise UnsupportedModel(
             f"network {description.name} is not one that medseg builds: {', '.join(sorted(MONAI_NETWORKS))}"
@@ -158,15 +161,15 @@ def _build_monai(description: NetworkDescription) -> nn.Module:
     return FirstOutput(network) if description.name == "BasicUNetPlusPlus" else network
 
 
-_WITH_HEADS: dict[str, type[nn.Module]] = {network.__name__: network for network in (SegResNetWithHeads, UNetWithHeads)}
-
-
 def _build_own(description: NetworkDescription) -> nn.Module:
     if description.name in _WITH_HEADS:
+        from medseg.networks import instance_heads
+
         try:
-            return _WITH_HEADS[description.name](**description.arguments)
+            network: nn.Module = getattr(instance_heads, description.name)(**description.arguments)
         except (TypeError, ValueError, KeyError) as error:
             raise InvalidBundle(f"network {description.name} cannot be built from its arguments: {error}") from error
+        return network
     if description.name != "MeanOfNetworks":
         raise UnsupportedModel(f"medseg has no network {description.name!r}")
     members = [NetworkDescription.model_validate(member) for member in description.arguments["members"]]

@@ -24,7 +24,7 @@ from medseg.errors import TrainingError
 from medseg.inference.device import Precision, autocast, multiplies_bfloat16, place, place_input
 from medseg.networks.build import build_member
 from medseg.networks.ensemble import joined_weights
-from medseg.networks.instance_heads import HEAD_PREFIX
+from medseg.networks.heads import HEAD_PREFIX
 from medseg.training.checkpoints import RunState, read_checkpoint, write_checkpoint
 from medseg.training.datasets import Batch, batches
 from medseg.training.losses import loss_of

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import smooth_l1_loss
 
 from medseg.core.plan import Plan
-from medseg.networks.instance_heads import CENTER, OFFSET
+from medseg.networks.heads import CENTER, OFFSET
 
 __all__ = ["HeadsLoss", "loss_of", "segmentation_loss"]
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from medseg.core.steps import MapIntensities, PreparationStep
 from medseg.core.volume import Volume
 from medseg.errors import InvalidPlan
-from medseg.transforms.prepare_monai import MONAI_STEPS
+from medseg.transforms.intensity import map_intensity
 from medseg.transforms.prepare_nnunet import NNUNET_STEPS
 from medseg.transforms.prepared import Prepared
-from medseg.transforms.preprocess import map_intensity
 
 __all__ = ["Prepared", "prepare"]
 
@@ -52,7 +51,7 @@ def prepare(
     """
     state = Prepared(volume.array, volume.geometry, is_exact=is_exact, previous=previous)
     for step in steps:
-        state = _STEPS[type(step)](state, step)
+        state = _function_of(type(step))(state, step)
     return replace(state, image=np.require(state.image, np.float32, "C"))  # steps may leave a view
 
 
@@ -68,8 +67,12 @@ def _map_intensities(state: Prepared, step: MapIntensities) -> Prepared:
     return replace(state, image=torch.stack(channels).numpy())
 
 
-_STEPS: dict[type, Callable[[Prepared, Any], Prepared]] = {
-    MapIntensities: _map_intensities,
-    **MONAI_STEPS,
-    **NNUNET_STEPS,
-}
+_STEPS: dict[type, Callable[[Prepared, Any], Prepared]] = {MapIntensities: _map_intensities, **NNUNET_STEPS}
+
+
+def _function_of(kind: type) -> Callable[[Prepared, Any], Prepared]:
+    if kind in _STEPS:
+        return _STEPS[kind]
+    from medseg.transforms.prepare_monai import MONAI_STEPS  # MONAI takes two seconds, which nnU-Net's do without
+
+    return MONAI_STEPS[kind]

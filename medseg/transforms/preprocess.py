@@ -11,31 +11,13 @@ from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform, Orientationd, Spacingd, Transform
 
 from medseg.core.plan import IntensityPlan, Plan
+from medseg.transforms.intensity import map_intensity
 from medseg.transforms.keys import IMAGE, LABEL
 from medseg.transforms.load import LoadScand
 
-__all__ = ["MapIntensityd", "map_intensity", "network_input", "preprocessing"]
+__all__ = ["MapIntensityd", "network_input", "preprocessing"]
 
 RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
-
-
-def map_intensity(channel: torch.Tensor, plan: IntensityPlan) -> torch.Tensor:
-    """Stored intensities to network input: clip, transform, shift, scale.
-
-    Parameters
-    ----------
-    channel
-        (...) float32, stored unit of the channel.
-    plan
-        The mapping.
-
-    Returns
-    -------
-    (...) float32.
-    """
-    clipped = channel.clamp(plan.low, plan.high)
-    transformed = clipped.sqrt() if plan.transform == "sqrt" else clipped
-    return (transformed - plan.shift) / plan.scale
 
 
 class MapIntensityd(MapTransform):

@@ -8,13 +8,8 @@ from torch import nn
 
 from medseg.core.plan import NetworkPlan
 from medseg.networks.build import build_network
-from medseg.networks.instance_heads import (
-    CENTER,
-    OFFSET,
-    SegResNetWithHeads,
-    SplitHeads,
-    flip_heads,
-)
+from medseg.networks.heads import CENTER, OFFSET, SplitHeads, flip_heads
+from medseg.networks.instance_heads import SegResNetWithHeads
 from tests.plans import tiny_plan
 
 SEGRESNET = {"spatial_dims": 3, "init_filters": 8, "in_channels": 1, "out_channels": 2, "norm": "instance"}

@@ -10,7 +10,8 @@ from medseg.core.geometry import Geometry
 from medseg.core.plan import IntensityPlan
 from medseg.core.volume import Volume
 from medseg.transforms.border import geometry_of
-from medseg.transforms.preprocess import map_intensity, network_input
+from medseg.transforms.intensity import map_intensity
+from medseg.transforms.preprocess import network_input
 from tests.plans import tiny_plan
 
 
