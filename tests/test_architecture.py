@@ -26,6 +26,7 @@ ROWS = {
     "dicom": 3,
     "io": 4,
     "transforms": 5,
+    "pages": 5,
     "inference": 6,
     "evaluation": 6,
     "tracking": 6,

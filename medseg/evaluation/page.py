@@ -6,19 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from os import PathLike
-from pathlib import Path
-from string import Template
 
 from medseg.evaluation.bootstrap import Estimate
 from medseg.evaluation.charts import Chart, Series, bland_altman, draw
 from medseg.evaluation.cohort import CohortScores
 from medseg.evaluation.compare import Comparison
 from medseg.evaluation.evaluate import Evaluation
-from medseg.evaluation.page_style import PAGE, STYLE
+from medseg.evaluation.page_style import STYLE
 from medseg.evaluation.scores import CaseScores, LesionScore
-from medseg.io.atomic import atomic_path
 from medseg.metrics.detection import CPM_RATES, SizeClass
 from medseg.metrics.presets import CORE_EDGE_CASES, Convention
+from medseg.pages.frame import write_page
 
 __all__ = ["write_comparison_page", "write_evaluation_page"]
 
@@ -97,10 +95,7 @@ def write_comparison_page(comparison: Comparison, path: str | PathLike[str]) -> 
 
 
 def _write(title: str, body: Sequence[str], path: str | PathLike[str]) -> None:
-    page = Template(PAGE).substitute(title=escape(title), style=STYLE, body="\n".join(body))
-    with atomic_path(Path(path)) as temporary:
-        # A file name that is not UTF-8 reaches case_id as lone surrogates: written as character references.
-        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
+    write_page(path, title, "\n".join(body), style=STYLE)
 
 
 def _first_region(cases: Sequence[CaseScores]) -> list[CaseScores]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 from html import escape
 from os import PathLike
-from pathlib import Path
-from string import Template
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +17,11 @@ from numpy.typing import NDArray
 from medseg.core.colors import LESION_COLORS
 from medseg.core.result import CaseResult
 from medseg.core.table import Column, LesionTable, Value
-from medseg.io.atomic import atomic_path
 from medseg.lesions.long_axis import long_axes
+from medseg.pages.frame import SORT_SCRIPT, write_page
 from medseg.reports.display import GrayWindow, gray_window
 from medseg.reports.figures import key_image, overview
-from medseg.reports.page_style import PAGE, STYLE, policy
+from medseg.reports.page_style import STYLE
 from medseg.reports.viewer import SCRIPT, viewer_section
 
 __all__ = ["MOST_KEY_IMAGES", "write_case_page"]
@@ -55,22 +53,15 @@ def write_case_page(result: CaseResult, path: str | PathLike[str]) -> None:
     axes = long_axes(result.table)
     projections = overview(result.volume, result.lesions, gray_window(values, modality, projection=True))
     viewer, data = viewer_section(result, modality, _scan_unit(result), axes)
-    page = Template(PAGE).substitute(
-        style=STYLE,
-        script=SCRIPT,
-        policy=escape(policy(STYLE, SCRIPT)),
-        case_id=escape(result.case_id),
-        summary=_definitions(_summary(result)),
-        viewer=viewer,
-        data=data,
-        overview=_figure(projections, _overview_caption(result), _OVERVIEW_ALT),
-        lesions=_lesion_section(result, gray_window(values, modality), axes),
-        provenance=_definitions(_provenance(result)),
-        notes=_notes(result),
-    )
-    with atomic_path(Path(path)) as temporary:
-        # A file name that is not UTF-8 reaches case_id as lone surrogates: written as character references.
-        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
+    main = [
+        f'<dl class="facts">\n{_definitions(_summary(result))}\n</dl>',
+        viewer,
+        f"<h2>Lesions</h2>\n{_lesion_section(result, gray_window(values, modality), axes)}",
+        _figure(projections, _overview_caption(result), _OVERVIEW_ALT),
+        _notes(result),
+        f'<h2>How it was made</h2>\n<dl class="provenance">\n{_definitions(_provenance(result))}\n</dl>',
+    ]
+    write_page(path, result.case_id, "\n".join(main), style=STYLE, data=data, script=SORT_SCRIPT + SCRIPT)
 
 
 _OVERVIEW_ALT = "Maximum intensity projections from the front and from the left, lesions outlined."
@@ -139,7 +130,7 @@ def _table(result: CaseResult) -> str:
     return (
         '<p class="screen"><button type="button" id="copy">Copy the table as CSV</button> '
         '<span id="copied" role="status"></span></p>\n'
-        '<div class="scroll" role="region" aria-label="Lesions" tabindex="0"><table id="lesions">\n'
+        '<div class="scroll" role="region" aria-label="Lesions" tabindex="0"><table id="lesions" class="sortable">\n'
         "<caption>Positions are DICOM patient coordinates (LPS: x to the patient's left, y to the back, z to the head)."
         " All columns are in lesions.csv and in what is copied.</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from html import escape
 from os import PathLike
 from pathlib import Path
-from string import Template
 from typing import Any
 from urllib.parse import quote
 
 from medseg.errors import ScanNotFound, UsageError
-from medseg.io.atomic import atomic_path
 from medseg.io.json_files import read_json
-from medseg.reports.page_style import INDEX, STYLE, policy
+from medseg.pages.frame import SORT_SCRIPT, write_page
+from medseg.reports.page_style import STYLE
 
 __all__ = ["CaseSummary", "find_cases", "summarize_case", "write_index"]
 
 _RESULT, _REPORT = "result.json", "report.html"
+_COLUMNS = ("case", "lesions", "volume (ml)", "modality", "model", "notes")
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,9 @@ def write_index(folder: str | PathLike[str], cases: list[CaseSummary] | None = N
     """
     root = Path(folder)
     found = find_cases(root) if cases is None else cases
-    page = Template(INDEX).substitute(
-        style=STYLE,
-        policy=escape(policy(STYLE, "")),
-        summary=_facts(found),
-        rows="\n".join(_row(case, root) for case in found),
-    )
     path = root / "index.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
+    main = f'<dl class="facts">\n{_facts(found)}\n</dl>\n<h2>Results</h2>\n{_table(found, root)}'
+    write_page(path, "Cases", main, style=STYLE, script=SORT_SCRIPT)
     return path
 
 
@@ -113,19 +107,35 @@ def _facts(cases: list[CaseSummary]) -> str:
     return "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
 
 
+def _table(cases: list[CaseSummary], root: Path) -> str:
+    heads = "".join(f'<th scope="col"><button type="button">{word}</button></th>' for word in _COLUMNS)
+    rows = "\n".join(_row(case, root) for case in cases)
+    return (
+        '<div class="scroll" role="region" aria-label="Cases" tabindex="0"><table class="sortable">\n'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
+    )
+
+
 def _row(case: CaseSummary, root: Path) -> str:
     name = escape(case.case_id)
     report = case.folder / _REPORT
     if report.is_file():
         link = quote("/".join(report.relative_to(root).parts), errors="surrogateescape")
         name = f'<a href="{escape(link)}">{name}</a>'
+    head = f'<th scope="row" data-value="{escape(case.case_id)}">{name}</th>'
     if case.problem is not None:
-        return f'<tr><th scope="row">{name}</th><td class="text flag" colspan="5">{escape(case.problem)}</td></tr>'
+        return f'<tr>{head}<td class="text flag" colspan="5">{escape(case.problem)}</td></tr>'
     cells = [
-        f'<td class="number">{case.n_lesions}</td>',
-        f'<td class="number">{case.volume_ml:.3f}</td>',
-        f'<td class="text">{escape(case.modality or "-")}</td>',
-        f'<td class="text">{escape(case.model or "-")}</td>',
-        f'<td class="number">{case.n_notes}</td>',
+        _cell("number", case.n_lesions),
+        _cell("number", case.volume_ml, f"{case.volume_ml:.3f}"),
+        _cell("text", case.modality),
+        _cell("text", case.model),
+        _cell("number", case.n_notes),
     ]
-    return f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>'
+    return f"<tr>{head}{''.join(cells)}</tr>"
+
+
+def _cell(kind: str, value: object, shown: str | None = None) -> str:
+    """A cell that sorts by the exact value; a dash, sorted last, for none."""
+    exact = "" if value is None else escape(str(value))
+    return f'<td class="{kind}" data-value="{exact}">{exact or "-" if shown is None else escape(shown)}</td>'

@@ -1,4 +1,4 @@
-"""The index of many cases: a row each, whatever their names, and nothing that runs."""
+"""The index of many cases: a row each, whatever their names, and nothing that runs but the sorting."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medseg.errors import ScanNotFound
+from medseg.pages.frame import SORT_SCRIPT
 from medseg.reports.index_page import find_cases, write_index
 
 
@@ -31,12 +32,18 @@ class _Links(HTMLParser):
         super().__init__()
         self.links: list[str | None] = []
         self.words: list[str] = []
+        self.values: list[str | None] = []
+        self.n_scripts = 0
         self.feed(text)
+        assert self.n_scripts == 1
+        assert SORT_SCRIPT in self.words
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag != "script"
+        self.n_scripts += tag == "script"
         if tag == "a":
             self.links.append(dict(attrs)["href"])
+        if "data-value" in dict(attrs):
+            self.values.append(dict(attrs)["data-value"])
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
@@ -68,7 +75,9 @@ def test_a_result_that_cannot_be_read_has_a_row_that_says_why(tmp_path: Path) ->
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     evil = '"><script>alert(1)</script>'
     _case(tmp_path / "x", evil, 1)
-    assert evil in _Links(write_index(tmp_path).read_text("utf-8")).words
+    page = _Links(write_index(tmp_path).read_text("utf-8"))
+    assert evil in page.words
+    assert page.values == [evil, "1", "1.5", "CT", "a_model", "1"]
 
 
 def test_a_folder_without_cases_is_told(tmp_path: Path) -> None:

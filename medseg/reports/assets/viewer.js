@@ -400,7 +400,7 @@
     fill();
   }
 
-  // The table: rows lead to lesions, headings sort, a button copies all columns.
+  // The table: rows lead to lesions, a button copies all columns.
   function listenToTable() {
     const table = byId("lesions");
     if (!table) return;
@@ -408,27 +408,6 @@
     body.addEventListener("click", (event) => {
       const row = event.target.closest("tr[data-lesion]");
       if (row) chooseLesion(Number(row.dataset.lesion));
-    });
-    const compare = (a, b) => {
-      if (a === b) return 0;
-      if (a === "" || b === "") return a === "" ? 1 : -1;
-      const [x, y] = [Number(a), Number(b)];
-      return Number.isNaN(x) || Number.isNaN(y) ? (a < b ? -1 : 1) : x - y;
-    };
-    table.tHead.addEventListener("click", (event) => {
-      const button = event.target.closest("button");
-      if (!button) return;
-      const head = button.closest("th");
-      const order = head.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-      for (const other of table.tHead.querySelectorAll("th")) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", order);
-      const sign = order === "ascending" ? 1 : -1;
-      const value = (row) => row.cells[head.cellIndex].dataset.value ?? "";
-      const rows = [...body.rows].sort((a, b) => {
-        const [x, y] = [value(a), value(b)];
-        return x === "" || y === "" ? compare(x, y) : sign * compare(x, y);
-      });
-      body.append(...rows);
     });
     byId("copy").addEventListener("click", copyTable);
   }

@@ -1,0 +1,1 @@
+"""The frame, the look and the policy that all HTML pages share."""
