@@ -25,7 +25,7 @@ from medseg.io.scan import hash_inputs, load_volume
 from medseg.io.tables import write_table
 from medseg.lesions.measure import measure_lesions
 from medseg.lesions.separate import separate_lesions
-from medseg.reports.case_page import write_case_page
+from medseg.reports.case_page import Viewer, write_case_page
 
 if TYPE_CHECKING:
     from medseg.dicom.seg import SegKind
@@ -124,6 +124,7 @@ def write_case(
     seg_kind: SegKind = "binary",
     rtstruct: bool = False,
     mesh: Literal["stl", "obj"] | None = None,
+    viewer: Viewer = "canvas",
 ) -> Path:
     """Write the files of one case; all of them or none.
 
@@ -154,6 +155,8 @@ def write_case(
         Also write `lesions.rtstruct.dcm`; needs DICOM as `dicom` does.
     mesh
         Also write the surface of each lesion, in patient millimeters (LPS): `meshes/lesion_001.stl` or `.obj`.
+    viewer
+        Of `report.html`: "canvas", or "niivue", which adds a 3-D view that needs WebGL.
 
     Returns
     -------
@@ -182,7 +185,7 @@ def write_case(
         write_table(result.table, draft / "lesions.csv")
         identifiers = {"identifiers": read_identifiers(result.scan)} if keep_identifiers else {}
         write_json({**_summary(result), **identifiers}, draft / "result.json")
-        write_case_page(result, draft / "report.html")
+        write_case_page(result, draft / "report.html", viewer)
         if dicom or rtstruct or (dicom is None and result.scan.format == "dicom"):
             _write_dicom(result, draft, dicom, seg_kind, rtstruct, keep_identifiers)
         if mesh is not None:

@@ -90,6 +90,10 @@ _Mesh = Annotated[
     Literal["stl", "obj"] | None,
     typer.Option("--mesh", help="Also write the surface of each lesion, in patient millimeters."),
 ]
+_Viewer = Annotated[
+    Literal["canvas", "niivue"],
+    typer.Option("--viewer", help="Of report.html; niivue adds a 3-D view by NiiVue (WebGL, 1.1 MB)."),
+]
 _CHECKED_WINDOWS = 3  # of those that --skip-air leaves out
 _SaveEvidence = Annotated[bool, typer.Option("--save-evidence", help="Also write probability.nii.gz.")]
 
@@ -118,6 +122,7 @@ def segment(
     seg_kind: _SegKind = "binary",
     rtstruct: _RtStruct = False,
     mesh: _Mesh = None,
+    viewer: _Viewer = "canvas",
     trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -171,6 +176,7 @@ def segment(
             seg_kind=seg_kind,
             rtstruct=rtstruct,
             mesh=mesh,
+            viewer=viewer,
         )
     files = [*RESULT_FILES, *(name for name in OPTIONAL_FILES if (output / name).exists())]
     if scan.format == "dicom":

@@ -1,6 +1,6 @@
 """The page of one case: viewer, table, key images and provenance in one HTML file that needs nothing else.
 
-No script, no font, no picture from elsewhere: the page opens from a USB stick, in an archive, behind a firewall.
+No script, font or picture is loaded from elsewhere: the page opens from a USB stick, in an archive, behind a firewall.
 Without script there are still the table and the key images. The page holds no time, so that two runs on the same scan
 write the same bytes.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from html import escape
 from os import PathLike
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,13 @@ from medseg.lesions.long_axis import long_axes
 from medseg.pages.frame import SORT_SCRIPT, write_page
 from medseg.reports.display import GrayWindow, gray_window
 from medseg.reports.figures import key_image, overview
+from medseg.reports.niivue import NIIVUE_STYLE, NIIVUE_VIEW_SCRIPT, niivue_data, niivue_script, niivue_section
 from medseg.reports.page_style import STYLE
 from medseg.reports.viewer import SCRIPT, viewer_section
 
-__all__ = ["MOST_KEY_IMAGES", "write_case_page"]
+__all__ = ["MOST_KEY_IMAGES", "Viewer", "write_case_page"]
+
+Viewer = Literal["canvas", "niivue"]
 
 MOST_KEY_IMAGES = 50
 """More lesions than this have their row in the table, but no picture."""
@@ -34,7 +38,7 @@ _DIGITS = {"ml": 3, "mm": 1, "scan": 2}
 _UNIT_SUFFIXES = ("_lps_mm", "_ml", "_mm3", "_mm2", "_mm", "_suv", "_hu")
 
 
-def write_case_page(result: CaseResult, path: str | PathLike[str]) -> None:
+def write_case_page(result: CaseResult, path: str | PathLike[str], viewer: Viewer = "canvas") -> None:
     """Write `report.html` of one case.
 
     Parameters
@@ -43,6 +47,8 @@ def write_case_page(result: CaseResult, path: str | PathLike[str]) -> None:
         What `medseg.segment_case` returned.
     path
         The file; replaced if it is there.
+    viewer
+        "canvas": three planes, by our own script. "niivue": these, and NiiVue for 3-D, which adds 1.1 MB.
 
     Raises
     ------
@@ -52,16 +58,26 @@ def write_case_page(result: CaseResult, path: str | PathLike[str]) -> None:
     values, modality = result.volume.array[0], _modality(result)
     axes = long_axes(result.table)
     projections = overview(result.volume, result.lesions, gray_window(values, modality, projection=True))
-    viewer, data = viewer_section(result, modality, _scan_unit(result), axes)
+    planes, data = viewer_section(result, modality, _scan_unit(result), axes)
+    is_3d = viewer == "niivue"
     main = [
         f'<dl class="facts">\n{_definitions(_summary(result))}\n</dl>',
-        viewer,
+        planes,
+        niivue_section() if is_3d else "",
         f"<h2>Lesions</h2>\n{_lesion_section(result, gray_window(values, modality), axes)}",
         _figure(projections, _overview_caption(result), _OVERVIEW_ALT),
         _notes(result),
         f'<h2>How it was made</h2>\n<dl class="provenance">\n{_definitions(_provenance(result))}\n</dl>',
     ]
-    write_page(path, result.case_id, "\n".join(main), style=STYLE, data=data, script=SORT_SCRIPT + SCRIPT)
+    write_page(
+        path,
+        result.case_id,
+        "\n".join(main),
+        style=STYLE + (NIIVUE_STYLE if is_3d else ""),
+        data=f"{data}\n{niivue_data()}" if is_3d else data,
+        script=SORT_SCRIPT + SCRIPT + (NIIVUE_VIEW_SCRIPT if is_3d else ""),
+        later_scripts=[niivue_script()] if is_3d else [],
+    )
 
 
 _OVERVIEW_ALT = "Maximum intensity projections from the front and from the left, lesions outlined."

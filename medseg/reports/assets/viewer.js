@@ -251,6 +251,7 @@
     const what = owner ? `lesion ${owner}` : "no lesion";
     byId("where").textContent = `${place}: about ${Number(value.toPrecision(3))} ${page.unit}, ${what}`;
     Object.assign(viewer.dataset, { lps: lps.map((c) => c.toFixed(4)).join(" "), owner, lesion: state.lesion });
+    viewer.dispatchEvent(new CustomEvent("moved", { detail: lps }));
     for (const [name, plane] of Object.entries(PLANES)) {
       const slider = byId(`slider-${name}`);
       if (slider) slider.value = state.at[plane.along];
@@ -448,5 +449,7 @@
   window.addEventListener("resize", redraw);
   if (page.lesions.length) chooseLesion(1);
   show();
+  const held = { page, gray, labels, state, goTo, lps: () => toLps(state.at) };  // for a view in 3-D
+  viewer.dispatchEvent(new CustomEvent("ready", { detail: held }));
   viewer.dataset.state = "ready";
 })();
