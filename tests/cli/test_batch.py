@@ -6,8 +6,12 @@ import json
 import zipfile
 from pathlib import Path
 
+from pydicom import Dataset
+
 from tests.batch.archives import make_archive
+from tests.canary import CANARY, NAMING, told_of
 from tests.cli.commands import assert_one_clear_error, files_below, run, run_well
+from tests.io.dicom_files import add_pet_tags, set_tag, write_series
 
 
 def test_a_zip_is_done_and_its_bad_scan_is_exit_code_1(tmp_path: Path, tiny_bundle: Path) -> None:
@@ -44,3 +48,24 @@ def test_wrong_use_is_one_clear_error(tmp_path: Path, tiny_bundle: Path) -> None
     assert_one_clear_error(run(*asked, "--time-limit-s", -1), 2, "time limit")
     assert_one_clear_error(run("batch", tmp_path / "none", "-m", tiny_bundle, "-o", tmp_path / "out"), 2, "none")
     assert_one_clear_error(run("status", tmp_path), 2, "no batch")
+
+
+def test_a_canary_name_is_in_no_file_table_page_or_log_of_a_batch(tmp_path: Path, tiny_bundle: Path) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        add_pet_tags(dataset)
+        dataset.RescaleSlope, dataset.RescaleIntercept = 200.0, 0.0
+        for pair in NAMING.items():
+            set_tag(*pair)(dataset, k)
+
+    def broken(dataset: Dataset, k: int) -> None:
+        edit(dataset, k)
+        dataset.SeriesInstanceUID, dataset.PixelSpacing = "1.2.3.4", None
+
+    write_series(tmp_path / "in" / "good", n_slices=6, modality="PT", edit=edit)
+    write_series(tmp_path / "in" / "bad", n_slices=6, modality="PT", edit=broken)
+    told = run("batch", tmp_path / "in", "-m", tiny_bundle, "-o", tmp_path / "out", "--engine", "torch")
+    assert told.exit_code == 1  # one case failed, so that its reason is looked through too
+    assert (tmp_path / "out" / "index.html").is_file()
+    assert list((tmp_path / "out").rglob("lesions.csv"))
+    assert told_of(tmp_path / "out") == []
+    assert CANARY not in told.stdout + told.stderr

@@ -121,6 +121,29 @@ def test_suv_is_told_as_suv_and_undefined_values_are_left_out(tmp_path: Path) ->
     assert "g/ml{SUVbw}" not in str(without)
 
 
+def test_peak_and_glycolysis_of_each_lesion_are_told_where_the_table_has_them(tmp_path: Path) -> None:
+    scan = series(tmp_path / "pt", modality="PT", edit=set_tag("Units", "GML"))
+    lesions = some_lesions(scan.geometry)
+    measured = medseg.measure_lesions(lesions, medseg.load_volume(scan, units="suv"))
+    assert all(row["tlg_suv_ml"] == pytest.approx(row["mean"] * row["volume_ml"]) for row in measured)
+    rows = [{**row, "suv_peak": 2.5 + n if n else None} for n, row in enumerate(measured.rows)]
+    table = type(measured)(tuple(rows))
+    source = source_of(scan)
+    seg = lesion_seg(lesions, source, ALGORITHM, COLORS)
+    report = measurement_report(lesions, table, source, ALGORITHM, seg, long_axes(table), is_suv=True, units="GML")
+    path = saved(report, tmp_path / "sr.dcm")
+    assert complaints(path) == []
+    groups = hd.sr.srread(path).content.get_volumetric_roi_measurement_groups()
+    for group, row in zip(groups, rows, strict=True):
+        told = {(m.name.value, m.derivation.value if m.derivation else None): m for m in group.get_measurements()}
+        glycolysis = told["126033", None]
+        assert (glycolysis.value, glycolysis.unit.value) == (pytest.approx(row["tlg_suv_ml"]), "g")
+        peaks = [m for (_, derivation), m in told.items() if derivation == "126031"]
+        assert [(m.value, m.unit.value) for m in peaks] == (
+            [] if row["suv_peak"] is None else [(row["suv_peak"], "g/ml{SUVbw}")]
+        )
+
+
 def test_frames_of_a_multi_frame_source_are_named(tmp_path: Path) -> None:
     scan = medseg.read_scan(write_enhanced(tmp_path, [(0.0, 0.0, 3.0 * n) for n in (2, 0, 1, 3)]))
     report, _ = _report(scan, some_lesions(scan.geometry))

@@ -5,38 +5,26 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 
 import medseg
 from medseg.core.lesions import LesionMap
 from medseg.errors import UsageError
+from medseg.io.convert import convert_lesions
 from medseg.pipeline import OPTIONAL_FILES, RESULT_FILES
+from medseg.reports.index_page import write_index
+from tests.canary import CANARY, NAMING, told_of
 from tests.dicom.results import complaints, result_on, series, some_lesions
 from tests.io.dicom_files import all_edits, set_tag
 from tests.io.nifti_files import save
 
 DICOM = ("lesions.seg.dcm", "semantic.seg.dcm", "lesions.sr.dcm")
-CANARY = "CANARY"
-_NAMING = {
-    "PatientName": "CANARY^NAME",
-    "PatientID": "CANARYID",
-    "OtherPatientNames": "CANARY^OTHER",
-    "PatientComments": "CANARY comment",
-    "PatientAddress": "CANARY street",
-    "ReferringPhysicianName": "CANARY^DOCTOR",
-    "OperatorsName": "CANARY^OPERATOR",
-    "InstitutionName": "CANARY hospital",
-    "AccessionNumber": "CANARYACC",
-    "StudyDescription": "CANARY study",
-    "SeriesDescription": "CANARY series",
-    "StudyID": "CANARYSTUDY",
-    "ProtocolName": "CANARY protocol",
-    "ImageComments": "CANARY image",
-}
 
 
 def test_a_dicom_case_has_its_objects_and_they_agree(tmp_path: Path) -> None:
@@ -101,14 +89,20 @@ def test_the_result_is_not_lost_with_an_object_that_cannot_be_written(
     assert not (tmp_path / "asked").exists()
 
 
-def test_a_canary_name_is_in_no_output_unless_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("mesh", ["stl", "obj"])
+def test_a_canary_name_is_in_no_output_unless_asked_for(
+    mesh: Literal["stl", "obj"], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with disable_value_validation():
-        scan = series(tmp_path / "ct", edit=all_edits(*(set_tag(*pair) for pair in _NAMING.items())))
+        scan = series(tmp_path / "ct", edit=all_edits(*(set_tag(*pair) for pair in NAMING.items())))
     result = result_on(scan, some_lesions(scan.geometry))
+    out = tmp_path / "out"
     with caplog.at_level("DEBUG"):
-        folder = medseg.write_case(result, tmp_path / "out", rtstruct=True, mesh="obj")
-    for path in folder.rglob("*"):
-        assert path.is_dir() or CANARY.encode() not in path.read_bytes(), path.name
+        medseg.write_case(result, out / "case", rtstruct=True, mesh=mesh, viewer="niivue", save_probability=True)
+        write_index(out)
+    assert len(list((out / "case" / "meshes").iterdir())) == 4
+    assert told_of(out) == []
+    assert told_of(tmp_path / "ct") != []  # the search finds it where it is
     assert CANARY not in caplog.text
     named = medseg.write_case(result, tmp_path / "named", rtstruct=True, keep_identifiers=True)
     for name in (*DICOM, "lesions.rtstruct.dcm"):
@@ -174,3 +168,16 @@ def test_a_series_of_an_unknown_kind_is_referred_to_all_the_same(modality: str, 
     seg = dcmread(folder / "lesions.seg.dcm")
     classes = {item.ReferencedSOPClassUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
     assert classes == {"1.2.999.7"}
+
+
+def test_a_label_map_becomes_a_binary_object_that_old_readers_know(tmp_path: Path) -> None:
+    scan = series(tmp_path / "ct")
+    lesions = some_lesions(scan.geometry)
+    folder = medseg.write_case(result_on(scan, lesions), tmp_path / "out", seg_kind="labelmap")
+    convert_lesions(folder / "lesions.seg.dcm", tmp_path / "binary.seg.dcm", scan)
+    binary = dcmread(tmp_path / "binary.seg.dcm")
+    assert (dcmread(folder / "lesions.seg.dcm").SegmentationType, binary.SegmentationType) == ("LABELMAP", "BINARY")
+    assert sitk.ReadImage(str(tmp_path / "binary.seg.dcm")).GetSize()[:2] == (7, 5)
+    np.testing.assert_array_equal(
+        medseg.read_lesions(tmp_path / "binary.seg.dcm", like=scan.geometry).array, lesions.array
+    )
