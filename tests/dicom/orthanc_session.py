@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import socket
 import struct
@@ -120,9 +121,18 @@ def stow(file: Path) -> str:
     )
 
 
+def dcmtk_storescu() -> str | None:
+    """The command of dcmtk; pynetdicom has one of the same name, with other options."""
+    for folder in os.get_exec_path():
+        command = shutil.which("storescu", path=folder)
+        if command and "dcmtk" in subprocess.run([command, "--version"], capture_output=True, text=True).stdout:
+            return command
+    return None
+
+
 def c_store(file: Path) -> str:
     """Store by C-STORE with dcmtk: "stored", or what went wrong."""
-    command = [shutil.which("storescu") or "storescu", "-R", "-aec", "ORTHANC", "127.0.0.1", str(DICOM), str(file)]
+    command = [dcmtk_storescu() or "storescu", "-R", "-aec", "ORTHANC", "127.0.0.1", str(DICOM), str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "stored" if done.returncode == 0 else (done.stdout + done.stderr).strip()[-300:]
 
