@@ -16,6 +16,7 @@ from medseg.core.scan import Scan
 from medseg.core.volume import Volume
 from medseg.io.atomic import atomic_folder, check_output_folder
 from medseg.io.dicom_results import DICOM_FILES, algorithm_of, write_dicom_results
+from medseg.io.evidence import EVIDENCE_FILE, write_evidence
 from medseg.io.identifiers import read_identifiers
 from medseg.io.json_files import write_json
 from medseg.io.label_names import lesion_names, write_label_names
@@ -42,8 +43,8 @@ RESULT_FILES = (
 )
 _PROBABILITY_FILE = "probability.nii.gz"
 _MESH_FOLDER = "meshes"
-OPTIONAL_FILES = (*DICOM_FILES, _PROBABILITY_FILE, _MESH_FOLDER)
-"""What a case may have besides: DICOM objects, the probability, a folder of meshes."""
+OPTIONAL_FILES = (*DICOM_FILES, _PROBABILITY_FILE, EVIDENCE_FILE, _MESH_FOLDER)
+"""What a case may have besides: DICOM objects, the probability, what instance heads say, a folder of meshes."""
 
 
 def segment_case(
@@ -119,6 +120,7 @@ def write_case(
     *,
     overwrite: bool = False,
     save_probability: bool = False,
+    save_evidence: bool = False,
     keep_identifiers: bool = False,
     dicom: bool | None = None,
     seg_kind: SegKind = "binary",
@@ -142,6 +144,8 @@ def write_case(
         Replace a result that is there already.
     save_probability
         Also write the probability of anything but background.
+    save_evidence
+        Also write what a network with instance heads says of the lesions' centers, on the network's grid.
     keep_identifiers
         Also write into `result.json` what leads back to the patient's files: patient ID, accession number, study date,
         UIDs, path; and into DICOM objects who the patient is, as an archive needs it to file them. By default nothing
@@ -182,6 +186,8 @@ def write_case(
         if save_probability and result.semantic.probability is not None:
             probability = Volume(result.semantic.probability[None], result.semantic.geometry, ("probability",))
             write_volume(probability, draft / _PROBABILITY_FILE)
+        if save_evidence and result.semantic.evidence is not None:
+            write_evidence(result.semantic.evidence, draft / EVIDENCE_FILE)
         write_table(result.table, draft / "lesions.csv")
         identifiers = {"identifiers": read_identifiers(result.scan)} if keep_identifiers else {}
         write_json({**_summary(result), **identifiers}, draft / "result.json")

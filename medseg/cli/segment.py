@@ -95,7 +95,13 @@ _Viewer = Annotated[
     typer.Option("--viewer", help="Of report.html; niivue adds a 3-D view by NiiVue (WebGL, 1.1 MB)."),
 ]
 _CHECKED_WINDOWS = 3  # of those that --skip-air leaves out
-_SaveEvidence = Annotated[bool, typer.Option("--save-evidence", help="Also write probability.nii.gz.")]
+_SaveEvidence = Annotated[
+    bool,
+    typer.Option(
+        "--save-evidence",
+        help="Also write probability.nii.gz and, from a model with instance heads, evidence.nii.gz.",
+    ),
+]
 
 
 def segment(
@@ -171,6 +177,7 @@ def segment(
             output,
             overwrite=overwrite,
             save_probability=save_evidence,
+            save_evidence=save_evidence,
             keep_identifiers=keep_identifiers,
             dicom=dicom,
             seg_kind=seg_kind,

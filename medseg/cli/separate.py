@@ -18,11 +18,20 @@ _Semantic = Annotated[
 _Output = Annotated[
     Path, typer.Option("--output", "-o", help="Lesion map to write: .nii.gz or .nii.", show_default=False)
 ]
+_Evidence = Annotated[
+    Path | None,
+    typer.Option(
+        "--evidence",
+        show_default=False,
+        help="What instance heads said: evidence.nii.gz as medseg segment --save-evidence writes it, or its folder.",
+    ),
+]
 
 
 def separate(
     semantic: _Semantic,
     output: _Output,
+    evidence: _Evidence = None,
     method: Method = None,
     connectivity: Connectivity = None,
     minimum_volume_ml: MinimumVolume = None,
@@ -33,6 +42,7 @@ def separate(
     """Turn a semantic map into a map of lesions numbered 1..n.
 
     The lesion map lies on the semantic map's own grid; lesion 1 is the largest.
+    With evidence, lesions come apart by offsets unless another method is given.
 
     \b
     Example:
@@ -41,6 +51,7 @@ def separate(
     from medseg.core.monitor import Monitor
     from medseg.core.plan import SeparationPlan
     from medseg.io.atomic import check_output_folder
+    from medseg.io.evidence import read_evidence
     from medseg.io.label_files import read_semantic
     from medseg.io.nifti import write_labels
     from medseg.lesions.separate import separate_lesions
@@ -51,8 +62,9 @@ def separate(
         monitor = Monitor(progress)
         with monitor.stage("read"):
             classes = read_semantic(semantic)
+            said = None if evidence is None else read_evidence(evidence)
         with monitor.stage("separate"):
-            lesions = separate_lesions(classes, plan)
+            lesions = separate_lesions(classes, plan, said)
         with monitor.stage("write"):
             write_labels(lesions.array, lesions.geometry, output, like=semantic)
     if as_json:

@@ -21,10 +21,7 @@ from medseg.errors import GridMismatch, InvalidLabelMap, UnsupportedDimensions, 
 from medseg.io.atomic import atomic_path
 from medseg.io.nifti_header import RawHeader, is_nifti_name, read_nifti_header
 
-__all__ = [
-    "write_labels",
-    "write_volume",
-]
+__all__ = ["write_labels", "write_vectors", "write_volume"]
 
 _NIFTI1_LONGEST_AXIS = 32767
 _QFORM_TOLERANCE_MM = 0.01
@@ -87,6 +84,32 @@ def write_volume(volume: Volume, path: str | PathLike[str]) -> None:
     _write(volume.array[0], volume.geometry, _new_header(volume.geometry), Path(path), _VOLUME_GZIP_LEVEL)
 
 
+def write_vectors(values: NDArray[np.float32], geometry: Geometry, path: str | PathLike[str], name: str) -> None:
+    """Write several float32 values a voxel, as NIfTI says vectors are: (I, J, K, 1, C), intent code "vector".
+
+    The file is NIfTI-2, whose header holds the grid in float64: what is read back lies where it lay, to the bit.
+
+    Parameters
+    ----------
+    values
+        (C, I, J, K) float32.
+    geometry
+        The grid.
+    path
+        A file that ends in .nii or .nii.gz; replaced if it is there.
+    name
+        What the values are, at most 15 characters, for the header.
+
+    Raises
+    ------
+    GridMismatch, OutputNotWritable, UsageError
+        As `write_labels`.
+    """
+    header = _new_header(geometry, nib.Nifti2Header)
+    header.set_intent("vector", name=name)
+    _write(np.moveaxis(values, 0, -1)[:, :, :, None], geometry, header, Path(path), _VOLUME_GZIP_LEVEL)
+
+
 def _stored_labels(array: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
     """The map in the smallest unsigned type that it came in or that holds it."""
     labels = np.asarray(array)
@@ -111,8 +134,9 @@ def _header_like(like: Path, geometry: Geometry) -> RawHeader:
     return header
 
 
-def _new_header(geometry: Geometry) -> RawHeader:
-    header_class: Any = nib.Nifti1Header if max(geometry.shape) <= _NIFTI1_LONGEST_AXIS else nib.Nifti2Header
+def _new_header(geometry: Geometry, header_class: Any = None) -> RawHeader:
+    if header_class is None:
+        header_class = nib.Nifti1Header if max(geometry.shape) <= _NIFTI1_LONGEST_AXIS else nib.Nifti2Header
     header: RawHeader = header_class()
     header["pixdim"][1:4] = geometry.spacing
     header.set_xyzt_units("mm")
@@ -140,11 +164,11 @@ def _is_sheared(geometry: Geometry) -> bool:
 def _write(array: NDArray[Any], geometry: Geometry, header: RawHeader, path: Path, level: int) -> None:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise UsageError(f"{path}: a NIfTI file ends in .nii or .nii.gz")
-    if array.shape != geometry.shape:
+    if array.shape[:3] != geometry.shape:
         raise GridMismatch(f"{path}: an array of shape {array.shape} does not lie on {geometry!r}")
     little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
     header["dim"] = 1
-    header["dim"][:4] = (3, *geometry.shape)
+    header["dim"][: array.ndim + 1] = (array.ndim, *array.shape)
     header.set_data_dtype(little_endian.dtype)
     header["magic"], header["vox_offset"] = header.single_magic, header.single_vox_offset
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0

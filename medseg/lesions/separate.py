@@ -125,7 +125,8 @@ def _method(plan: SeparationPlan, evidence: InstanceEvidence | None, semantic: S
     if plan.method == "offsets" and evidence is None and semantic.n_foreground_voxels:
         raise UsageError(
             "separation by offsets needs what a network with instance heads says of the lesions' centers, and there is "
-            "nothing of that here; use a model with instance heads, or the method watershed"
+            "nothing of that here; use a model with instance heads (segment --save-evidence keeps what they say, "
+            "separate --evidence takes it), or the method watershed"
         )
     return plan.method
 

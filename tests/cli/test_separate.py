@@ -9,7 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import medseg
+from medseg.inference.segmenter import Segmenter
 from tests.cli.commands import assert_one_clear_error, run, run_well
+from tests.inference.test_evidence import KnowsTheWay, plan, two_touching
 from tests.io.nifti_files import AFFINE, save
 
 
@@ -71,3 +74,34 @@ def test_a_map_of_fractions_is_no_label_map(tmp_path: Path) -> None:
     scan = save(np.full((4, 4, 4), 0.5, dtype=np.float32), tmp_path / "probability.nii.gz")
     assert_one_clear_error(run("separate", scan, "-o", tmp_path / "out.nii.gz", "-q"), 1, "whole numbers")
     assert not (tmp_path / "out.nii.gz").exists()
+
+
+@pytest.fixture
+def case_with_evidence(tmp_path: Path) -> Path:
+    """A case of two touching lesions, from a network with instance heads."""
+    image, _ = two_touching()
+    channels = [tmp_path / f"{n}.nii.gz" for n in range(len(image))]
+    for channel, path in zip(image, channels, strict=True):
+        nib.save(nib.Nifti1Image(channel, np.diag([4.0, 4.0, 4.0, 1.0])), path)
+    segmenter = Segmenter(KnowsTheWay(), plan(), device="cpu", engine="torch")
+    result = medseg.segment_case(medseg.read_scan(channels), segmenter)
+    return medseg.write_case(result, tmp_path / "out", save_evidence=True)
+
+
+@pytest.mark.parametrize("evidence", [".", "evidence.nii.gz"])
+def test_saved_evidence_gives_the_lesions_of_the_case_again(
+    tmp_path: Path, case_with_evidence: Path, evidence: str
+) -> None:
+    output = tmp_path / "again.nii.gz"
+    arguments = [case_with_evidence / "semantic.nii.gz", "-o", output, "--evidence", case_with_evidence / evidence]
+    shown = json.loads(run_well("separate", *arguments, "--json", "--quiet").stdout)
+    assert (shown["method"], shown["n_lesions"]) == ("offsets", 2)
+    assert output.read_bytes() == (case_with_evidence / "lesions.nii.gz").read_bytes()
+
+
+def test_offsets_without_evidence_and_a_folder_without_it_are_told(tmp_path: Path, semantic_file: Path) -> None:
+    output = tmp_path / "out.nii.gz"
+    assert_one_clear_error(run("separate", semantic_file, "-o", output, "--method", "offsets", "-q"), 2, "--evidence")
+    assert_one_clear_error(
+        run("separate", semantic_file, "-o", output, "--evidence", tmp_path, "-q"), 2, "--save-evidence"
+    )
