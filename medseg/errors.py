@@ -30,6 +30,8 @@
     ├── InvalidManifest (ValueError)           a data manifest is malformed
     │   └── HashMismatch                       a file is not the file that the manifest names
     ├── TrainingError (RuntimeError)           training cannot start or go on
+    ├── PacsError (OSError)                    a PACS refuses, or answers with what is no DICOM
+    │   └── PacsUnreachable                    it cannot be reached now; later it may
     ├── WorkerDied (RuntimeError)              worker processes end before they can take a case
     ├── NotEnoughMemory (MemoryError)          a case needs more memory than it may have
     └── Cancelled (RuntimeError)               a case was called off
@@ -59,6 +61,8 @@ __all__ = [
     "OutputExists",
     "OutputInUse",
     "OutputNotWritable",
+    "PacsError",
+    "PacsUnreachable",
     "ScanError",
     "ScanNotFound",
     "ScanTooLarge",
@@ -208,6 +212,14 @@ class HashMismatch(InvalidManifest):
 
 class TrainingError(MedsegError, RuntimeError):
     """Training cannot start or go on."""
+
+
+class PacsError(MedsegError, OSError):
+    """A picture archive refuses what it is asked, or does not answer in DICOM."""
+
+
+class PacsUnreachable(PacsError):
+    """A picture archive cannot be reached, or is too busy; trying later may help."""
 
 
 class WorkerDied(MedsegError, RuntimeError):

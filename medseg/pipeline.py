@@ -122,6 +122,7 @@ def write_case(
     save_probability: bool = False,
     save_evidence: bool = False,
     keep_identifiers: bool = False,
+    identified_dicom: bool = False,
     dicom: bool | None = None,
     seg_kind: SegKind = "binary",
     rtstruct: bool = False,
@@ -150,6 +151,8 @@ def write_case(
         Also write into `result.json` what leads back to the patient's files: patient ID, accession number, study date,
         UIDs, path; and into DICOM objects who the patient is, as an archive needs it to file them. By default nothing
         identifying is written, but the UIDs and dates of study and series that tie DICOM objects to the scan.
+    identified_dicom
+        Write into DICOM objects alone who the patient is.
     dicom
         Whether to write DICOM objects; None does so for a DICOM series, and writes the other files even if the
         series is such that its objects cannot be written, with a warning.
@@ -193,7 +196,7 @@ def write_case(
         write_json({**_summary(result), **identifiers}, draft / "result.json")
         write_case_page(result, draft / "report.html", viewer)
         if dicom or rtstruct or (dicom is None and result.scan.format == "dicom"):
-            _write_dicom(result, draft, dicom, seg_kind, rtstruct, keep_identifiers)
+            _write_dicom(result, draft, dicom, seg_kind, rtstruct, keep_identifiers or identified_dicom)
         if mesh is not None:
             _write_meshes(result, draft / _MESH_FOLDER, mesh)
         kept = {path.name for path in draft.iterdir()}

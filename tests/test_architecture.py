@@ -46,6 +46,10 @@ HEAVY = {
     "nibabel": {"io"},
     "pydicom": {"io", "dicom"},
     "highdicom": {"dicom"},
+    "pynetdicom": {"dicom"},
+    "dicomweb_client": {"dicom"},
+    "requests": {"dicom"},
+    "keyring": {"dicom"},
     "pandas": {"io", "core"},  # core: LesionTable.to_pandas, imported when it is called
     "typer": {"cli"},
     "rich": {"cli"},

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from medseg.batch.select import Field
 from medseg.core.scan import Scan
+from medseg.dicom.pacs import RemoteSeries
 from medseg.errors import InvalidManifest, MedsegError, ScanNotFound, UsageError
 from medseg.io.discover import ScanAttempt, try_scans
 from medseg.io.manifest import read_manifest
@@ -53,11 +54,13 @@ class Case:
     source
         Where it lies, below the archive.
     scan
-        Its scan, headers read; None if it cannot be read.
+        Its scan, headers read; None if it cannot be read, or lies in a PACS.
     error
         Why it cannot be read; None if it can.
     description
         The series description.
+    remote
+        The series in a PACS that it is; None for a case on disk.
     """
 
     case_id: str
@@ -66,11 +69,21 @@ class Case:
     scan: Scan | None
     error: MedsegError | None = None
     description: str = ""
+    remote: RemoteSeries | None = None
 
     @property
     def fields(self) -> dict[str, Field]:
-        """What a selection rule can ask; all but its name are unknown for a case that cannot be read."""
+        """What a selection rule can ask: of an unreadable case its name, of one in a PACS what the PACS tells."""
         known: dict[str, Field] = {**dict.fromkeys(FIELDS), "case_id": self.case_id, "source": self.source}
+        if self.remote is not None:
+            told = self.remote
+            return known | {
+                "format": "dicom",
+                "modality": told.modality or None,
+                "description": told.description,
+                "slices": told.n_instances,
+                "channels": 1,
+            }
         if self.scan is None:
             return known
         geometry = self.scan.geometry

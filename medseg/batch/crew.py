@@ -15,31 +15,62 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import medseg
-from medseg.batch.messages import CaseDone, CaseFailed, CaseStopped, ModelChoice, Ready, Stage, Task, Unusable
+from medseg.batch.messages import (
+    CaseFailed,
+    CaseShort,
+    CaseStopped,
+    ModelChoice,
+    Outcome,
+    Ready,
+    Reply,
+    Stage,
+    Task,
+    Unusable,
+)
 from medseg.errors import WorkerDied
 from medseg.io.memory import usable_cores
 
-__all__ = ["Crew", "Outcome"]
+__all__ = ["Crew"]
 
-Outcome = CaseDone | CaseFailed
 _LOG_FILE = "workers.log"
 _SECONDS_TO_END = 5.0
 _MOST_FALSE_STARTS = 3  # one after another, before the run gives up
 _POLL_S = 1.0
+_POLL_WHILE_READING_S = 0.02
+_CASES_IN_HAND = 3  # one is read, one is in the network, one is measured and written
+
+
+class _Charge:
+    """A case that a worker has, and how long it has been at work on it."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.stage = "read"
+        self._since_s, self._worked_s = time.monotonic(), 0.0
+
+    def enter(self, stage: str) -> None:
+        """The case has reached a stage."""
+        self._worked_s, self._since_s = self.worked_s(), time.monotonic()
+        self.stage = stage
+
+    def worked_s(self) -> float:
+        """Seconds so far, without those in which it waited for other cases."""
+        return self._worked_s + (0.0 if self.stage == "wait" else time.monotonic() - self._since_s)
 
 
 class _Worker:
     """One worker process."""
 
-    def __init__(self, choice: ModelChoice, folder: Path, n_threads: int) -> None:
+    def __init__(self, choice: ModelChoice, folder: Path, n_threads: int, n_in_hand: int) -> None:
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         root = str(Path(medseg.__file__).resolve().parents[1])
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        words = [theirs.fileno(), lifeline, folder, n_in_hand]
         with (folder / _LOG_FILE).open("ab") as log:
             # a fresh process: no locks or threads of ours, and no import of the main script
             self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", "medseg.batch.worker", str(theirs.fileno()), str(lifeline), str(folder)],
+                [sys.executable, "-P", "-m", "medseg.batch.worker", *map(str, words)],
                 pass_fds=(theirs.fileno(), lifeline),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -51,14 +82,19 @@ class _Worker:
         os.close(lifeline)
         self.connection = Connection(ours.detach())
         self.model: tuple[str, ...] | None = None
-        self.task: Task | None = None
-        self.stage = ""
-        self.started_s = 0.0
+        self.charges: dict[str, _Charge] = {}
+        self._n_in_hand = n_in_hand
         with suppress(OSError):  # it may be dead already; that shows when it is listened to
             self.connection.send(choice)
 
+    def can_take(self, *, alone: bool) -> bool:
+        """Whether it can be given one more case, or one that must be alone."""
+        if self.model is None or any(charge.task.is_alone for charge in self.charges.values()):
+            return False
+        return not self.charges if alone else len(self.charges) < self._n_in_hand
+
     def give(self, task: Task) -> None:
-        self.task, self.stage, self.started_s = task, "read", time.monotonic()
+        self.charges[task.case_id] = _Charge(task)
         with suppress(OSError):
             self.connection.send(task)
 
@@ -92,11 +128,20 @@ class Crew:
         Most processes at a time.
     time_limit_s
         Most seconds for one case; None for no limit.
+    n_in_hand
+        Most cases that a process has at a time.
     """
 
-    def __init__(self, choice: ModelChoice, folder: Path, n_workers: int, time_limit_s: float | None = None) -> None:
+    def __init__(
+        self,
+        choice: ModelChoice,
+        folder: Path,
+        n_workers: int,
+        time_limit_s: float | None = None,
+        n_in_hand: int = _CASES_IN_HAND,
+    ) -> None:
         self._choice, self._folder, self._time_limit_s = choice, folder, time_limit_s
-        self._n_workers = n_workers
+        self._n_workers, self._n_in_hand = n_workers, n_in_hand
         self._n_threads = max(1, usable_cores() // n_workers)
         self._workers: list[_Worker] = []
         self._n_false_starts = 0
@@ -126,16 +171,18 @@ class Crew:
             for worker in self._workers:
                 if worker.model is not None:
                     return worker.model
-            for _ in self._listen():
+            for _ in self._listen(_POLL_S):
                 pass
 
-    def work(self, tasks: Iterable[Task], on_start: Callable[[Task, int], None]) -> Iterator[tuple[Task, Outcome]]:
-        """Do the tasks, as many at a time as there are workers; yields what came of each, as it comes.
+    def work(
+        self, tasks: Iterable[Task | None], on_start: Callable[[Task, int], None]
+    ) -> Iterator[tuple[Task, Outcome]]:
+        """Do the tasks; yields what came of each, as it comes.
 
         Parameters
         ----------
         tasks
-            Taken one by one, when a worker is free.
+            Taken one by one, when a worker can take one more; None says that the next one is not ready yet.
         on_start
             Called with case and process id before the case is given to that worker.
 
@@ -146,35 +193,32 @@ class Crew:
         WorkerDied
             If workers die before they can take a case.
         """
-        waiting, again = iter(tasks), list[Task]()
-        upcoming = next(waiting, None)
-        while upcoming is not None or again or any(worker.task for worker in self._workers):
-            n_open = len(again) + (upcoming is not None) + sum(worker.task is not None for worker in self._workers)
-            self._start(min(self._n_workers, n_open))
-            for worker in self._workers:
-                if worker.model is None or worker.task is not None:
-                    continue
-                task = again.pop() if again else upcoming
-                if task is None:
-                    break
-                if task is upcoming:
-                    upcoming = next(waiting, None)
-                on_start(task, worker.process.pid)
-                worker.give(task)
-            for task, outcome in self._listen():
+        queue = _Queue(tasks)
+        while queue.is_open or any(worker.charges for worker in self._workers):
+            n_charges = sum(len(worker.charges) for worker in self._workers)
+            self._start(min(self._n_workers, n_charges + queue.n_known))
+            self._give_out(queue, on_start)
+            for task, outcome in self._listen(_POLL_WHILE_READING_S if queue.is_late else _POLL_S):
                 if outcome is None:
-                    again.append(task)
+                    queue.put_back(task)
                 else:
                     yield task, outcome
 
+    def _give_out(self, queue: _Queue, on_start: Callable[[Task, int], None]) -> None:
+        """Give every worker what it can take, the one with the fewest cases first."""
+        for worker in sorted(self._workers, key=lambda worker: len(worker.charges)):
+            while (task := queue.take(worker.can_take)) is not None:
+                on_start(task, worker.process.pid)
+                worker.give(task)
+
     def _start(self, n_wanted: int) -> None:
         while len(self._workers) < n_wanted:
-            self._workers.append(_Worker(self._choice, self._folder, self._n_threads))
+            self._workers.append(_Worker(self._choice, self._folder, self._n_threads, self._n_in_hand))
 
-    def _listen(self) -> Iterator[tuple[Task, Outcome | None]]:
+    def _listen(self, timeout_s: float) -> Iterator[tuple[Task, Outcome | None]]:
         """Wait for what workers say, or for time to run out; a task without outcome is to be done again."""
         by_connection = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(by_connection), timeout=_POLL_S):
+        for connection in wait(list(by_connection), timeout=timeout_s):
             worker = by_connection[connection]  # type: ignore[index]
             try:
                 said = worker.connection.recv()
@@ -185,42 +229,106 @@ class Crew:
         if self._time_limit_s is not None:
             yield from self._end_late(self._time_limit_s)
 
-    def _hear(self, worker: _Worker, said: object) -> Iterator[tuple[Task, Outcome]]:
-        if isinstance(said, Unusable | CaseStopped):
+    def _hear(self, worker: _Worker, heard: object) -> Iterator[tuple[Task, Outcome | None]]:
+        if isinstance(heard, Unusable):
+            raise heard.error
+        if isinstance(heard, Ready):
+            worker.model, self._n_false_starts = heard.model, 0
+        if not isinstance(heard, Reply) or heard.case_id not in worker.charges:
+            return
+        said, charge = heard.said, worker.charges[heard.case_id]
+        if isinstance(said, CaseStopped):
             raise said.error
-        if isinstance(said, Ready):
-            worker.model, self._n_false_starts = said.model, 0
-        elif isinstance(said, Stage):
-            worker.stage = said.name
-        elif isinstance(said, CaseDone | CaseFailed) and worker.task is not None:
-            task, worker.task = worker.task, None
-            yield task, said
+        if isinstance(said, Stage):
+            charge.enter(said.name)
+            return
+        del worker.charges[heard.case_id]
+        if isinstance(said, CaseShort):
+            yield replace(charge.task, is_alone=True, is_frugal=said.is_frugal), None
+        else:
+            yield charge.task, said
 
     def _bury(self, worker: _Worker) -> Iterator[tuple[Task, Outcome | None]]:
-        """A worker has died: its case is done again once, by another one, with less memory."""
+        """A worker has died: each of its cases is done again, alone and with less memory; one that was alone fails."""
         self._workers.remove(worker)
         how = _how_it_ended(worker.end())
-        task = worker.task
-        if task is None:
+        if worker.model is None or not worker.charges:
             self._n_false_starts += 1
             if self._n_false_starts >= _MOST_FALSE_STARTS:
                 raise WorkerDied(
                     f"{self._n_false_starts} workers ended before they took a case, the last by {how}; "
                     f"{self._folder / _LOG_FILE} may say why"
                 )
-        elif task.is_retry:
-            yield task, CaseFailed(worker.stage, "WorkerDied", f"its worker died twice, the last time by {how}")
-        else:
-            yield replace(task, is_retry=True, is_frugal=True), None
+        for charge in worker.charges.values():
+            if charge.task.is_alone:
+                yield (
+                    charge.task,
+                    CaseFailed(charge.stage, "WorkerDied", f"its worker died twice, the last time by {how}"),
+                )
+            else:
+                yield replace(charge.task, is_alone=True, is_frugal=True), None
 
-    def _end_late(self, limit_s: float) -> Iterator[tuple[Task, Outcome]]:
-        now = time.monotonic()
-        for worker in [w for w in self._workers if w.task is not None and now - w.started_s > limit_s]:
-            task = worker.task
+    def _end_late(self, limit_s: float) -> Iterator[tuple[Task, Outcome | None]]:
+        """End workers with a case that takes too long; a case that was not alone may have waited for another."""
+        for worker in list(self._workers):
+            late = [charge for charge in worker.charges.values() if charge.worked_s() > limit_s]
+            if not late:
+                continue
             self._workers.remove(worker)
             worker.end(at_once=True)
-            if task is not None:
-                yield task, CaseFailed(worker.stage, "TimeLimit", f"took longer than {limit_s:g} s")
+            is_alone = len(worker.charges) == 1
+            for charge in worker.charges.values():
+                if charge in late and is_alone:
+                    yield charge.task, CaseFailed(charge.stage, "TimeLimit", f"took longer than {limit_s:g} s")
+                else:
+                    yield replace(charge.task, is_alone=charge in late or charge.task.is_alone), None
+
+
+class _Queue:
+    """The tasks that are to come: those that are to be done again, and the next one of the others."""
+
+    def __init__(self, tasks: Iterable[Task | None]) -> None:
+        self._tasks = iter(tasks)
+        self._again: list[Task] = []
+        self._next: Task | None = None
+        self.is_late = False
+        self._is_over = False
+        self._look()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more is to come."""
+        return bool(self._again) or not self._is_over or self._next is not None
+
+    @property
+    def n_known(self) -> int:
+        """At least so many are to come."""
+        return len(self._again) + (self._next is not None or not self._is_over)
+
+    def put_back(self, task: Task) -> None:
+        self._again.append(task)
+
+    def take(self, may_take: Callable[..., bool]) -> Task | None:
+        """The next task that may be taken; those that are to be done again come first."""
+        for number, task in enumerate(self._again):
+            if may_take(alone=task.is_alone):
+                return self._again.pop(number)
+        if any(task.is_alone for task in self._again):
+            return None  # nothing new until a worker is free for it
+        if self._next is None and not self._is_over:
+            self._look()
+        if self._next is None or not may_take(alone=self._next.is_alone):
+            return None
+        task, self._next = self._next, None
+        self._look()
+        return task
+
+    def _look(self) -> None:
+        try:
+            self._next = next(self._tasks)
+        except StopIteration:
+            self._is_over = True
+        self.is_late = self._next is None and not self._is_over
 
 
 def _how_it_ended(status: int) -> str:

@@ -18,7 +18,7 @@ from medseg.io.hashes import sha256_of_file
 __all__ = ["CaseState", "Entry", "Files", "LEDGER_FILE", "Ledger", "is_whole", "result_key"]
 
 LEDGER_FILE = "ledger.sqlite"
-CaseState = Literal["pending", "running", "done", "failed"]
+CaseState = Literal["pending", "running", "done", "failed", "set aside"]
 Files = Mapping[str, tuple[int, str]]
 """Size in bytes and SHA-256 of each file, by its name."""
 
@@ -26,13 +26,19 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cases (
     case_id TEXT PRIMARY KEY, folder TEXT NOT NULL UNIQUE, source TEXT NOT NULL, state TEXT NOT NULL,
     key TEXT, files TEXT, seconds REAL, stage TEXT, error TEXT, message TEXT
-)"""
-_VERSION = 1
+);
+CREATE TABLE IF NOT EXISTS stored (
+    case_id TEXT, address TEXT, key TEXT NOT NULL, PRIMARY KEY (case_id, address)
+);"""
+_VERSION = 2  # 1 had no table of what was stored in a PACS
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One case in the ledger; only a failed one has a `failure`, only one that is done `key`, `files` and `seconds`."""
+    """One case in the ledger; only a failed one has a `failure`, only one with a result `key`, `files` and `seconds`.
+
+    A case that could not be stored in a PACS has both. One that is set aside (a localizer) has a key only.
+    """
 
     case_id: str
     folder: str
@@ -86,7 +92,7 @@ class Ledger:
                 if version > _VERSION:
                     raise UsageError(f"{path} is of form {version}; this medseg knows {_VERSION}. Update medseg")
                 if create:
-                    self._database.execute(_SCHEMA)
+                    self._database.executescript(_SCHEMA)
                     self._database.execute(f"PRAGMA user_version={_VERSION}")
         except BaseException:
             self._database.close()
@@ -110,7 +116,7 @@ class Ledger:
 
     def forget_unfinished(self, keep: set[str]) -> None:
         """Drop cases that have no result and are none of `keep`: they have left the archive."""
-        gone = [(e.case_id,) for e in self.entries() if e.state != "done" and e.case_id not in keep]
+        gone = [(e.case_id,) for e in self.entries() if not e.files and e.case_id not in keep]
         with _as_output_error(self._path), self._transaction():
             self._database.executemany("DELETE FROM cases WHERE case_id = ?", gone)
 
@@ -125,6 +131,24 @@ class Ledger:
     def set_failed(self, case_id: str, stage: str, error: str, message: str) -> None:
         """A case could not be finished: at which stage, the kind of error, and why."""
         self._update(case_id, state="failed", stage=stage, error=error, message=message)
+
+    def set_unfailed(self, case_id: str) -> None:
+        """A case that could not be stored in a PACS now is."""
+        self._update(case_id, state="done", stage=None, error=None, message=None)
+
+    def set_aside(self, case_id: str, key: str) -> None:
+        """A case is none that is segmented by itself: a localizer, a derived image."""
+        self._update(case_id, state="set aside", key=key)
+
+    def set_stored(self, case_id: str, address: str, key: str) -> None:
+        """The result with that key lies in a PACS."""
+        with _as_output_error(self._path):
+            self._database.execute("INSERT OR REPLACE INTO stored VALUES (?, ?, ?)", (case_id, address, key))
+
+    def is_stored(self, case_id: str, address: str, key: str | None) -> bool:
+        """Whether the result with that key lies in a PACS."""
+        question = "SELECT 1 FROM stored WHERE case_id = ? AND address = ? AND key = ?"
+        return self._database.execute(question, (case_id, address, key)).fetchone() is not None
 
     def entry(self, case_id: str) -> Entry | None:
         """What is known of one case."""

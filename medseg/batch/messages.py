@@ -9,7 +9,19 @@ from medseg.batch.ledger import Files
 from medseg.core.scan import Scan
 from medseg.errors import MedsegError
 
-__all__ = ["CaseDone", "CaseFailed", "CaseStopped", "ModelChoice", "Ready", "Stage", "Task", "Unusable"]
+__all__ = [
+    "CaseDone",
+    "CaseFailed",
+    "CaseShort",
+    "CaseStopped",
+    "ModelChoice",
+    "Outcome",
+    "Ready",
+    "Reply",
+    "Stage",
+    "Task",
+    "Unusable",
+]
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,8 @@ class ModelChoice:
         As `RunOptions`.
     nan_as
         As `segment_case`.
+    for_pacs
+        Write DICOM objects that a PACS can file: they say who the patient is.
     """
 
     model: str
@@ -35,22 +49,42 @@ class ModelChoice:
     skip_air: bool = False
     max_memory_mib: float | None = None
     nan_as: float | None = None
+    for_pacs: bool = False
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What changes numbers, apart from the model itself."""
-        return (self.precision, str(self.mirror), str(self.skip_air), str(self.nan_as))
+        """What changes a result, apart from the model itself."""
+        identified = ("for PACS",) if self.for_pacs else ()
+        return (self.precision, str(self.mirror), str(self.skip_air), str(self.nan_as), *identified)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One case to do. `is_frugal`: within half of the memory that is free, after it went wrong for want of memory."""
+    """One case to do.
+
+    Parameters
+    ----------
+    case_id, scan
+        Its name, and where its files are.
+    folder
+        Where its result goes.
+    inputs
+        What identifies its input for the ledger, if that is not the hash of its files.
+    scratch
+        The folder of its files, if it is to be removed when the case has ended.
+    is_frugal
+        Within half of the memory that is free: it went wrong for want of memory, or with its worker.
+    is_alone
+        With no other case in its process: something went wrong while several were in work, and it may be the cause.
+    """
 
     case_id: str
     scan: Scan
     folder: Path
+    inputs: tuple[str, ...] | None = None
+    scratch: Path | None = None
     is_frugal: bool = False
-    is_retry: bool = False
+    is_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +103,7 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Stage:
-    """The present case has reached this stage."""
+    """A case has reached this stage."""
 
     name: str
 
@@ -93,7 +127,25 @@ class CaseFailed:
 
 
 @dataclass(frozen=True)
+class CaseShort:
+    """There was not enough memory: alone it may go; if an allocation failed, alone and with less to hold."""
+
+    is_frugal: bool
+
+
+@dataclass(frozen=True)
 class CaseStopped:
     """Nothing more can be written: the disk is full."""
 
     error: MedsegError
+
+
+Outcome = CaseDone | CaseFailed
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a worker says of a case."""
+
+    case_id: str
+    said: Stage | CaseDone | CaseFailed | CaseShort | CaseStopped

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from medseg.batch.cases import FIELDS, Case, find_cases
-from medseg.batch.crew import Crew, Outcome
-from medseg.batch.ledger import LEDGER_FILE, Ledger, is_whole, result_key
+from medseg.batch.crew import Crew
+from medseg.batch.deliver import Delivery
+from medseg.batch.ledger import LEDGER_FILE, Ledger, is_whole
 from medseg.batch.locks import only_run
-from medseg.batch.messages import CaseDone, ModelChoice, Task
+from medseg.batch.messages import ModelChoice
+from medseg.batch.remote import PacsSource, RemoteScans, find_remote_cases
 from medseg.batch.select import parse_rule
 from medseg.batch.status import BatchStatus, archive_status
 from medseg.batch.tables import write_tables
-from medseg.errors import MedsegError, OutputExists, UsageError
+from medseg.batch.work import OnEvent, Work
+from medseg.dicom.pacs_access import PacsAccess
+from medseg.errors import OutputExists, UsageError
 from medseg.io.atomic import check_output_folder
 from medseg.io.case_ids import new_salt, read_salt, write_salt
-from medseg.io.scan import hash_inputs
 
-__all__ = ["OnEvent", "PlannedCase", "plan_archive", "run_archive"]
+__all__ = ["Archive", "PlannedCase", "plan_archive", "run_archive"]
 
-OnEvent = Callable[[Mapping[str, Any]], None]
-"""Called with what happened: {"event": "found" | "start" | "skipped" | "done" | "failed" | "end", ...}."""
+Archive = str | PathLike[str] | PacsSource
+"""Where the cases are: on disk, or in a PACS."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PlannedCase:
 
 
 def plan_archive(
-    archive: str | PathLike[str], output: str | PathLike[str], *, select: str | None = None, allow_gaps: bool = False
+    archive: Archive, output: str | PathLike[str], *, select: str | None = None, allow_gaps: bool = False
 ) -> list[PlannedCase]:
     """What `run_archive` would do, by headers and the ledger alone; nothing is written.
 
@@ -56,11 +56,11 @@ def plan_archive(
 
     Raises
     ------
-    ScanNotFound, UnreadableImage, UnsafeArchive, InvalidManifest, UsageError
+    ScanNotFound, UnreadableImage, UnsafeArchive, InvalidManifest, PacsError, UsageError
         As `run_archive`.
     """
     folder = _checked_output(archive, output)
-    cases = _selected(find_cases(archive, read_salt(folder) or new_salt(), allow_gaps), select)
+    cases = _selected(_found(archive, read_salt(folder) or new_salt(), allow_gaps), select)
     whole: set[str] = set()
     if (folder / LEDGER_FILE).is_file():
         with Ledger(folder) as ledger:
@@ -70,7 +70,7 @@ def plan_archive(
 
 
 def run_archive(
-    archive: str | PathLike[str],
+    archive: Archive,
     model: str | PathLike[str],
     output: str | PathLike[str],
     *,
@@ -79,6 +79,7 @@ def run_archive(
     select: str | None = None,
     time_limit_s: float | None = None,
     allow_gaps: bool = False,
+    deliver_to: PacsAccess | None = None,
     on_event: OnEvent | None = None,
     **how: Any,
 ) -> BatchStatus:
@@ -91,7 +92,8 @@ def run_archive(
     Parameters
     ----------
     archive
-        A folder that is searched deeply, a zip or tar, a list file (.txt, .lst, .tsv) or a data manifest (.json).
+        A folder that is searched deeply, a zip or tar, a list file (.txt, .lst, .tsv), a data manifest (.json), or a
+        query to a PACS. A series of a PACS is fetched shortly before its turn and removed after.
     model
         As `load_segmenter`.
     output
@@ -107,6 +109,9 @@ def run_archive(
         Most seconds for one case.
     allow_gaps
         Interpolate across missing slices of DICOM series.
+    deliver_to
+        A PACS in which the DICOM objects of each case are stored, with the identity of the patient in them; those that
+        it holds already are left as they are.
     on_event
         Called with what happens, in this process.
     **how
@@ -129,6 +134,8 @@ def run_archive(
         If the rule, the number of workers or the time limit makes no sense, or the output lies in the archive.
     ScanNotFound, UnreadableImage, UnsafeArchive, InvalidManifest
         If there is no such archive.
+    PacsError
+        If a PACS refuses the query, or cannot be reached; a later run with `resume` goes on.
     ModelError, UnknownModel
         If the model cannot be loaded.
     WorkerDied
@@ -144,120 +151,42 @@ def run_archive(
             raise OutputExists(f"{folder} already holds a batch; --resume goes on with it")
         _sweep(folder)
         salt = read_salt(folder) or new_salt()
-        found = find_cases(archive, salt, allow_gaps)
+        delivery = None if deliver_to is None else Delivery(deliver_to)
+        remote = RemoteScans(archive.access, folder, salt, allow_gaps) if isinstance(archive, PacsSource) else None
+        found = _found(archive, salt, allow_gaps)
         cases = _selected(found, select)
         write_salt(folder, salt)
-        choice = ModelChoice(str(model), **how)
+        choice = ModelChoice(str(model), for_pacs=deliver_to is not None, **how)
         try:
             with Ledger(folder, create=True) as ledger:
                 ledger.forget_unfinished({case.case_id for case in found})
-                run = _Run(Path(archive), folder, ledger, on_event or (lambda _: None))
-                run.enter(cases)
+                work = Work(_name(archive), folder, ledger, on_event or (lambda _: None), remote, delivery)
+                work.enter(cases)
                 with Crew(choice, folder, workers, time_limit_s) as crew:
-                    run.work(crew)
+                    work.do(crew)
         finally:
             _sweep(folder)
         write_tables(folder)
     status = archive_status(folder)
-    run.tell("end", n_done=status.n_done, n_failed=status.n_failed)
+    work.tell("end", n_done=status.n_done, n_failed=status.n_failed)
     return status
 
 
-class _Run:
-    """The cases of one run, and what has become of them."""
-
-    def __init__(self, archive: Path, folder: Path, ledger: Ledger, on_event: OnEvent) -> None:
-        self._archive = archive
-        self._folder, self._ledger, self._on_event = folder, ledger, on_event
-        self._cases: dict[str, Case] = {}
-
-    def tell(self, event: str, **details: Any) -> None:
-        self._on_event({"event": event, **details})
-
-    def enter(self, cases: list[Case]) -> None:
-        """Enter the cases in the ledger; those that cannot be read fail at once."""
-        self._ledger.add([(case.case_id, case.folder, case.source) for case in cases])
-        self.tell("found", n_cases=len(cases))
-        for case in cases:
-            if case.error is not None:
-                self._discard(case.case_id)
-                self._fail(case.case_id, "find", type(case.error).__name__, str(case.error))
-        self._cases = {case.case_id: case for case in cases if case.scan is not None}
-
-    def work(self, crew: Crew) -> None:
-        """Do what is to be done."""
-        if not self._cases:
-            return
-        model = crew.model()
-        running: set[str] = set()
-
-        def on_start(task: Task, worker: int) -> None:
-            running.add(task.case_id)
-            self._discard(task.case_id)
-            self._ledger.set_state(task.case_id, "running")
-            self.tell("start", case_id=task.case_id, worker=worker)
-
-        try:
-            for task, outcome in crew.work(self._tasks(model), on_start):
-                self._keep(task.case_id, outcome, model)
-                running.discard(task.case_id)
-        except BaseException:
-            for case_id in running:
-                with suppress(MedsegError):  # the disk may be full; it counts as not done all the same
-                    self._ledger.set_state(case_id, "pending")
-            raise
-
-    def _tasks(self, model: tuple[str, ...]) -> Iterator[Task]:
-        for case in self._cases.values():
-            if case.scan is None:
-                continue
-            try:
-                is_done = self._is_done(case, model)
-            except OSError as error:  # the input went away since it was found
-                self._fail(case.case_id, "read", type(error).__name__, f"{case.source}: {error.strerror}")
-                continue
-            if is_done:
-                self.tell("skipped", case_id=case.case_id)
-            else:
-                yield Task(case.case_id, case.scan, self._folder / self._place(case))
-
-    def _place(self, case: Case) -> str:
-        """The folder that the ledger gave the case when it was first entered."""
-        entry = self._ledger.entry(case.case_id)
-        return case.folder if entry is None else entry.folder
-
-    def _is_done(self, case: Case, model: tuple[str, ...]) -> bool:
-        entry = self._ledger.entry(case.case_id)
-        if entry is None or entry.state != "done" or case.scan is None:
-            return False
-        same = entry.key == result_key(hash_inputs(case.scan), model)
-        return same and is_whole(self._folder / entry.folder, entry.files)
-
-    def _keep(self, case_id: str, outcome: Outcome, model: tuple[str, ...]) -> None:
-        if isinstance(outcome, CaseDone):
-            key = result_key(outcome.inputs_sha256, model)
-            self._ledger.set_done(case_id, key, outcome.files, outcome.seconds)
-            self.tell("done", case_id=case_id, seconds=round(outcome.seconds, 3))
-        else:
-            self._fail(case_id, outcome.stage, outcome.error, outcome.message)
-
-    def _fail(self, case_id: str, stage: str, error: str, message: str) -> None:
-        message = message.replace(f"{self._archive}{os.sep}", "")  # tables do not depend on where the archive lies
-        self._ledger.set_failed(case_id, stage, error, message)
-        self.tell("failed", case_id=case_id, stage=stage, error=error, message=message)
-
-    def _discard(self, case_id: str) -> None:
-        """Take away the files of a result that does not hold any more; others in its folder stay."""
-        entry = self._ledger.entry(case_id)
-        if entry is None or not entry.files:
-            return
-        self._ledger.set_state(case_id, "pending")
-        for name in entry.files:
-            (self._folder / entry.folder / name).unlink(missing_ok=True)
+def _found(archive: Archive, salt: str, allow_gaps: bool) -> list[Case]:
+    if isinstance(archive, PacsSource):
+        return find_remote_cases(archive, salt)
+    return find_cases(archive, salt, allow_gaps)
 
 
-def _checked_output(archive: str | PathLike[str], output: str | PathLike[str]) -> Path:
-    folder, source = Path(output), Path(archive)
+def _name(archive: Archive) -> str:
+    return archive.access.address if isinstance(archive, PacsSource) else str(Path(archive))
+
+
+def _checked_output(archive: Archive, output: str | PathLike[str]) -> Path:
+    folder = Path(output)
+    if isinstance(archive, PacsSource):
+        return folder
+    source = Path(archive)
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"output {folder} lies in the archive {source}; its maps would be taken for scans")
     return folder

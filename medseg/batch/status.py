@@ -21,8 +21,9 @@ class BatchStatus:
     ----------
     output
         Its folder.
-    n_cases, n_done, n_failed, n_pending
-        Cases in all, with a result, without one for a reason, and not yet looked at.
+    n_cases, n_done, n_failed, n_pending, n_set_aside
+        Cases in all, with a result, without one for a reason, not yet looked at, and none to segment (localizers and
+        derived images that were fetched from a PACS).
     is_running
         Whether a run is at work on it.
     seconds_per_case
@@ -39,6 +40,7 @@ class BatchStatus:
     is_running: bool
     seconds_per_case: float | None
     failures: tuple[CaseFailure, ...]
+    n_set_aside: int = 0
 
 
 def archive_status(output: str | PathLike[str]) -> BatchStatus:
@@ -60,13 +62,15 @@ def archive_status(output: str | PathLike[str]) -> BatchStatus:
     seconds = [entry.seconds for entry in entries if entry.seconds is not None]
     failures = tuple(entry.failure for entry in entries if entry.failure is not None)
     n_done = sum(entry.state == "done" for entry in entries)
+    n_set_aside = sum(entry.state == "set aside" for entry in entries)
     return BatchStatus(
         output=folder,
         n_cases=len(entries),
         n_done=n_done,
         n_failed=len(failures),
-        n_pending=len(entries) - n_done - len(failures),
+        n_pending=len(entries) - n_done - len(failures) - n_set_aside,
         is_running=is_running(folder),
         seconds_per_case=sum(seconds) / len(seconds) if seconds else None,
         failures=failures,
+        n_set_aside=n_set_aside,
     )

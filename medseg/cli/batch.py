@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,15 +24,18 @@ from medseg.cli.options import (
     TestTimeFlips,
     memory_mib,
 )
+from medseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from medseg.batch.remote import PacsSource
     from medseg.batch.run import PlannedCase
     from medseg.batch.status import BatchStatus
+    from medseg.dicom.pacs_access import PacsAccess
 
 __all__ = ["batch", "status"]
 
 _Archive = Annotated[
-    Path,
+    Path | None,
     typer.Argument(
         metavar="ARCHIVE",
         show_default=False,
@@ -73,15 +77,66 @@ _TimeLimit = Annotated[
 _Events = Annotated[
     bool, typer.Option("--json", help="Print the outcome as JSON; and on stderr what happens, one JSON object a line.")
 ]
+_From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="PACS",
+        help="Series of a PACS in place of ARCHIVE: dicomweb:URL, dimse:TITLE@HOST:PORT or dimse:tls:...",
+        show_default=False,
+    ),
+]
+_To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="PACS",
+        help="Store the DICOM objects of each case, with the patient's identity, in a PACS; what it holds stays.",
+        show_default=False,
+    ),
+]
+_Modality = Annotated[str, typer.Option("--modality", help="Of the series in a PACS, as PT.", show_default=False)]
+_StudyDate = Annotated[
+    str, typer.Option("--study-date", help="In a PACS, as 20240131 or 20240101-20240131.", show_default=False)
+]
+_Description = Annotated[
+    str, typer.Option("--series-description", help="In a PACS; * and ? stand for anything.", show_default=False)
+]
+_Accession = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accession", help="Accession number in a PACS, or @FILE with one a line; may be repeated.", show_default=False
+    ),
+]
+_Credentials = Annotated[
+    str | None,
+    typer.Option(
+        "--credentials",
+        metavar="FILE",
+        help="How a PACS is entered: a YAML file that only you can read, or the word keyring.",
+        show_default=False,
+    ),
+]
+_OwnTitle = Annotated[str, typer.Option("--own-title", help="Our application entity title (dimse).")]
+_ReceivePort = Annotated[int, typer.Option("--receive-port", help="Where a PACS sends what we ask for (dimse).")]
 _Output = Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="Output folder of a batch.")]
 _Tables = Annotated[bool, typer.Option("--tables", help="Also write its tables and page as it stands.")]
 _EXIT_SOME_FAILED = 1
 
 
 def batch(
-    archive: _Archive,
     model: _Model,
     output: OutputFolder,
+    archive: _Archive = None,
+    from_pacs: _From = None,
+    to_pacs: _To = None,
+    modality: _Modality = "",
+    study_date: _StudyDate = "",
+    series_description: _Description = "",
+    accession: _Accession = None,
+    credentials: _Credentials = None,
+    own_title: _OwnTitle = "MEDSEG",
+    receive_port: _ReceivePort = 11112,
     resume: _Resume = False,
     workers: _Workers = 1,
     select: _Select = None,
@@ -107,15 +162,19 @@ def batch(
     \b
     Example:
       medseg batch archive --model sarcoma_pet -o out --select "modality == 'PT' and slices > 40"
+      medseg batch --from dicomweb:https://pacs.example.org/dicom-web --modality PT --model sarcoma_pet -o out
     """  # noqa: D301
     max_memory_mib = memory_mib(max_memory)
     from medseg.batch.run import plan_archive, run_archive
 
+    enter = _Entrance(credentials, own_title, receive_port)
+    query = (modality, study_date, series_description, tuple(accession or ()))
+    source = _source(archive, None if from_pacs is None else enter(from_pacs), query)
     if dry_run:
-        _print_plan(plan_archive(archive, output, select=select, allow_gaps=allow_gaps), as_json)
+        _print_plan(plan_archive(source, output, select=select, allow_gaps=allow_gaps), as_json)
         return
     state = run_archive(
-        archive,
+        source,
         model,
         output,
         resume=resume,
@@ -123,6 +182,7 @@ def batch(
         select=select,
         time_limit_s=time_limit_s,
         allow_gaps=allow_gaps,
+        deliver_to=None if to_pacs is None else enter(to_pacs),
         on_event=None if quiet else (_print_event if as_json else _Progress()),
         device=device,
         engine=engine,
@@ -136,6 +196,52 @@ def batch(
     _print_status(state, as_json)
     if state.n_failed:
         raise typer.Exit(_EXIT_SOME_FAILED)
+
+
+@dataclass(frozen=True)
+class _Entrance:
+    """How an address is entered."""
+
+    credentials: str | None
+    own_title: str
+    receive_port: int
+
+    def __call__(self, address: str) -> PacsAccess:
+        from medseg.dicom.pacs_access import PacsAccess
+
+        return PacsAccess(address, self.credentials, self.own_title, self.receive_port)
+
+
+def _source(
+    archive: Path | None, access: PacsAccess | None, query: tuple[str, str, str, tuple[str, ...]]
+) -> Path | PacsSource:
+    """Where the cases are: in an archive on disk, or in a PACS."""
+    if (archive is None) == (access is None):
+        raise UsageError("name an ARCHIVE, or a PACS by --from; one of them")
+    if archive is not None or access is None:
+        if any(query):
+            raise UsageError("a query (--modality, --study-date, ...) is for --from; for an ARCHIVE there is --select")
+        return archive or Path()
+    from medseg.batch.remote import PacsSource
+    from medseg.dicom.pacs import PacsQuery
+
+    modality, study_date, description, accession = query
+    return PacsSource(access, PacsQuery(modality, study_date, description, _numbers(accession)))
+
+
+def _numbers(accession: tuple[str, ...]) -> tuple[str, ...]:
+    """Accession numbers, those of files among them."""
+    numbers: list[str] = []
+    for word in accession:
+        if not word.startswith("@"):
+            numbers.append(word)
+            continue
+        try:
+            lines = Path(word[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--accession {word}: the file cannot be read: {error}") from error
+        numbers += [line.strip() for line in lines if line.strip()]
+    return tuple(dict.fromkeys(numbers))
 
 
 def status(output: _Output, tables: _Tables = False, as_json: Json = False, quiet: Quiet = False) -> None:

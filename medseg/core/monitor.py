@@ -64,6 +64,11 @@ class Monitor:
         self.seconds[self.current] = self.seconds.get(self.current, 0.0) - seconds
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
+    def wait(self, is_waiting: bool) -> None:
+        """Say that the present stage waits for another case (told as the stage "wait"), or that it goes on."""
+        if self._progress is not None:
+            self._progress("wait" if is_waiting else self.current, self._done, self._total)
+
     def remark(self, text: str) -> None:
         """Pass a sentence on to who wants to know, if that has a method `remark`."""
         hear = getattr(self._progress, "remark", None)

@@ -96,9 +96,8 @@ def measurement_report(
     if not source.geometry.matches(lesions.geometry) or len(table) != lesions.n_lesions:
         raise GridMismatch(f"{lesions!r} and {table!r} do not describe the lesions of {source.geometry!r}")
     terms = (*SIZES, *intensity_terms(source.modality, is_suv=is_suv, units=units), *(UPTAKE if is_suv else ()))
-    content = derived_uid(
-        "report", content_hash(lesions.array, source, algorithm), str(lesions.lesions), str(table.rows)
-    )
+    rows = [{name: value for name, value in row.items() if name != "case_id"} for row in table.rows]  # salted anew
+    content = derived_uid("report", content_hash(lesions.array, source, algorithm), str(lesions.lesions), str(rows))
     tracking = tracking_identifiers(lesions, source, algorithm)
     # Only for none: viewers stumble over a group without coordinates, and otherwise the groups are the count.
     groups: list[Any] = [] if lesions.n_lesions else [_count(0, content, algorithm)]

@@ -28,6 +28,7 @@ from medseg.inference.options import RunOptions
 from medseg.inference.pace import Pace
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.inference.stitch import Cancel, Stitching, stitched_slabs
+from medseg.inference.turn import Turn
 from medseg.inference.windows import Position, lay_windows, padded_image
 from medseg.networks.heads import N_HEAD_CHANNELS
 from medseg.transforms.prepare import Prepared
@@ -94,6 +95,8 @@ class Run:
         The network's input.
     volume
         The scan itself.
+    turn
+        Held while the network runs.
 
     Raises
     ------
@@ -103,8 +106,8 @@ class Run:
         If air is to be skipped by a model that has no channel for background.
     """
 
-    def __init__(self, model: ReadyModel, options: RunOptions, prepared: Prepared, volume: Volume) -> None:
-        self._model, self._options, self._prepared = model, options, prepared
+    def __init__(self, model: ReadyModel, options: RunOptions, prepared: Prepared, volume: Volume, turn: Turn) -> None:
+        self._model, self._options, self._prepared, self._turn = model, options, prepared, turn
         self._scan_grid = volume.geometry
         self.notes = list(prepared.notes)
         recipe, device = model.recipe, model.engines[0].device
@@ -117,11 +120,11 @@ class Run:
         self._skipped = self._air(volume) if options.skip_air else frozenset()
 
     def semantic(self, monitor: Monitor, cancel: Cancel | None) -> SemanticMap:
-        """Run the windows and paint the map; time goes to the stages "network" and "export"."""
+        """Run the windows and paint the map; time goes to the stages "network", "export" and "wait" (for the turn)."""
         prepared, recipe = self._prepared, self._model.recipe
         windows = recipe.windows
-        clock = _Clock()
-        start = time.perf_counter()
+        clock = _Clock(self._turn)
+        start, waited_s = time.perf_counter(), self._turn.waited_s
         slabs = stitched_slabs(
             self._model.engines,
             torch.from_numpy(np.ascontiguousarray(prepared.image)),
@@ -146,7 +149,10 @@ class Run:
             keeps_probability=self._options.keeps_probability,
         )
         evidence = collector.evidence()
-        monitor.attribute("export", time.perf_counter() - start - clock.seconds)
+        waited_s = self._turn.waited_s - waited_s
+        if waited_s:
+            monitor.attribute("wait", waited_s)
+        monitor.attribute("export", time.perf_counter() - start - clock.seconds - waited_s)
         return semantic if evidence is None else replace(semantic, evidence=evidence)
 
     def _stitching(self, monitor: Monitor) -> Stitching:
@@ -230,18 +236,20 @@ class Run:
 
 
 class _Clock:
-    """Seconds spent inside an iterator."""
+    """Seconds spent inside an iterator, which is asked while the turn is held."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn) -> None:
         self.seconds = 0.0
+        self._turn = turn
 
     def inside(self, slabs: Iterable[Slab]) -> Iterator[Slab]:
         """The same slabs, timed."""
         iterator = iter(slabs)
         while True:
-            start = time.perf_counter()
-            slab = next(iterator, None)
-            self.seconds += time.perf_counter() - start
+            with self._turn:
+                start = time.perf_counter()
+                slab = next(iterator, None)
+                self.seconds += time.perf_counter() - start
             if slab is None:
                 return
             yield slab

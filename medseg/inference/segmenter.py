@@ -24,6 +24,7 @@ from medseg.inference.options import RunOptions
 from medseg.inference.peaks import without_faint
 from medseg.inference.run import ReadyModel, Run
 from medseg.inference.stitch import Cancel
+from medseg.inference.turn import Turn
 from medseg.networks.ensemble import MeanOfNetworks
 from medseg.transforms.prepare import prepare
 
@@ -35,6 +36,8 @@ TakesOver = Callable[[torch.device, Volume, Monitor], tuple[SemanticMap, tuple[s
 
 class Segmenter:
     """A network with its plan, held ready: build it once, use it for every case.
+
+    Several threads may segment with it: they take turns at the network, window by window, and do all else at once.
 
     `medseg.load_segmenter` makes one from a model on disk.
 
@@ -90,6 +93,7 @@ class Segmenter:
             engine, precision = "torch", "float32" if precision == "auto" else precision  # its network is all it takes
         self._bodies, linear = self._taken_apart(_members(networks), precision)
         self._is_away = False
+        self._turn: Turn = Turn() if previous is None else previous._turn  # the stages of a cascade share it
         window = (self._n_inputs, *self.recipe.windows.patch_size)
         opened = open_engines(self._bodies, device=self.device, engine=engine, precision=precision, window=window)
         self.engine, self.precision, self._notes = opened.name, opened.precision, opened.notes
@@ -137,20 +141,23 @@ class Segmenter:
         """
         monitor = monitor or Monitor()
         self.check_channels(len(volume.channels))
-        if self._takes_over is not None:
-            return self._takes_over(self.device, volume, monitor)
-        before, earlier = self._first_stage(volume, monitor, cancel)
-        with monitor.stage("preprocess"):
-            is_exact = self.precision == "exact"
-            prepared = prepare(volume, self.recipe.preparation, is_exact=is_exact, previous=before)
-        with monitor.stage("network"):
-            run = Run(self._model, self.options, prepared, volume)
-            try:
-                semantic = run.semantic(monitor, cancel)
-            finally:
-                self._back_on_device()
-        with monitor.stage("export"):
-            semantic, faint = self._checked_peaks(semantic, volume)
+        with self._turn.case(monitor.wait):
+            if self._takes_over is not None:
+                with self._turn:
+                    return self._takes_over(self.device, volume, monitor)
+            before, earlier = self._first_stage(volume, monitor, cancel)
+            with monitor.stage("preprocess"):
+                is_exact = self.precision == "exact"
+                prepared = prepare(volume, self.recipe.preparation, is_exact=is_exact, previous=before)
+            with monitor.stage("network"):
+                with self._turn:  # a look at the air runs the network
+                    run = Run(self._model, self.options, prepared, volume, self._turn)
+                try:
+                    semantic = run.semantic(monitor, cancel)
+                finally:
+                    self._back_on_device()
+            with monitor.stage("export"):
+                semantic, faint = self._checked_peaks(semantic, volume)
         return semantic, (*self._notes, *earlier, *run.notes, *([] if faint is None else [faint]))
 
     def _first_stage(
@@ -203,14 +210,17 @@ class Segmenter:
     def _on_cpu(self) -> list[Engine]:
         """The networks moved to the CPU, for the rest of a case."""
         cpu = torch.device("cpu")
+        if not self._is_away:
+            self._turn.acquire()  # to the end of this case: no other one may find the networks moved
         self._is_away = True
         return [TorchEngine(body, cpu, resolve_precision("auto", cpu)) for body in self._bodies]
 
     def _back_on_device(self) -> None:
-        if self._is_away:
+        if self._is_away and self._turn.is_mine:
             for body in self._bodies:
                 place(body, self.device)
             self._is_away = False
+            self._turn.release()
 
 
 def _members(networks: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BufferedReader
@@ -114,11 +115,33 @@ def _is_dicom(path: Path, head: bytes) -> bool:
 def lenient_parsing() -> Iterator[None]:
     """Read what can be read: overlong texts and unknown alphabets are common and do no harm; numbers are checked here.
 
-    The setting is global: enter it once, around the threads that read.
+    The setting is global: it holds until the last thread that is within has left.
     """
-    with config.disable_value_validation(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _lenience.lock:
+        if _lenience.n_within == 0:
+            _lenience.stack.enter_context(config.disable_value_validation())
+            _lenience.stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _lenience.n_within += 1
+    try:
         yield
+    finally:
+        with _lenience.lock:
+            _lenience.n_within -= 1
+            if _lenience.n_within == 0:
+                _lenience.stack.close()
+
+
+class _Lenience:
+    """How many are within `lenient_parsing`, and what undoes it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.stack = ExitStack()
+        self.n_within = 0
+
+
+_lenience = _Lenience()
 
 
 def read_header(path: Path, keywords: Sequence[str | int]) -> Header:

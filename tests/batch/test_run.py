@@ -34,7 +34,8 @@ def run(archive: Path, model: Path, output: Path, **how: Any) -> tuple[BatchStat
 
 
 def told(events: list[Mapping[str, Any]], kind: str) -> list[str]:
-    return [event["case_id"] for event in events if event["event"] == kind]
+    """The cases of which something was told, by name: several are in work at a time."""
+    return sorted(event["case_id"] for event in events if event["event"] == kind)
 
 
 @pytest.fixture(scope="module")
@@ -178,29 +179,46 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(copied: tuple[Path, 
 
 
 def test_dead_and_late_workers_cost_their_case_only(tmp_path: Path, tiny_bundle: Path) -> None:
-    archive = make_archive(tmp_path / "in", 4)
+    archive = make_archive(tmp_path / "in", 5)
     events: list[Mapping[str, Any]] = []
 
     def disturb(event: Mapping[str, Any]) -> None:
         events.append(event)
-        signals = {"p1/scan_001": signal.SIGKILL, "p2/scan_002": signal.SIGSTOP}
+        signals = {"p1/scan_001": signal.SIGKILL, "p3/scan_003": signal.SIGSTOP}
         if event["event"] == "start" and event["case_id"] in signals:
             os.kill(event["worker"], signals[event["case_id"]])
 
-    status = medseg.run_archive(archive, tiny_bundle, tmp_path / "out", on_event=disturb, time_limit_s=20, **HOW)
-    assert told(events, "done") == ["p0/scan_000", "p3/scan_003"]
-    assert told(events, "start").count("p1/scan_001") == 2
+    status = medseg.run_archive(archive, tiny_bundle, tmp_path / "out", on_event=disturb, time_limit_s=5, **HOW)
+    assert told(events, "done") == ["p0/scan_000", "p2/scan_002", "p4/scan_004"]
+    assert told(events, "start").count("p1/scan_001") == told(events, "start").count("p3/scan_003") == 2
     assert [failure.error for failure in status.failures] == [
         "WorkerDied: its worker died twice, the last time by SIGKILL",
-        "TimeLimit: took longer than 20 s",
+        "TimeLimit: took longer than 5 s",
     ]
+
+
+def test_several_workers_make_the_same_tables(
+    finished: tuple[Path, Path, list[Mapping[str, Any]]], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    archive, output, _ = finished
+    workers: list[int] = []
+
+    def hold_the_first(event: Mapping[str, Any]) -> None:
+        """Until there is a second one: cases are so small that the first could do them all."""
+        if event["event"] == "start" and event["worker"] not in workers:
+            workers.append(event["worker"])
+            os.kill(workers[0], signal.SIGSTOP if len(workers) == 1 else signal.SIGCONT)
+
+    medseg.run_archive(archive, tiny_bundle, tmp_path / "out", workers=2, on_event=hold_the_first, **HOW)
+    assert len(workers) == 2
+    assert tables(tmp_path / "out") == tables(output)
 
 
 def test_interrupt_drops_the_case_in_work_and_leaves_nothing_half_written(tmp_path: Path, tiny_bundle: Path) -> None:
     archive = make_archive(tmp_path / "in", 3)
 
     def interrupt(event: Mapping[str, Any]) -> None:
-        if event["event"] == "start" and event["case_id"] == "p1/scan_001":
+        if event["event"] == "done":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
 import medseg
-from tests.dicom.orthanc_session import PLUGIN, dcmtk_storescu
-from tests.dicom.results import result_on, series, some_lesions, tool
+from tests.dicom.orthanc_server import run_in_own_network
+from tests.dicom.results import result_on, series, some_lesions
 
 pytestmark = pytest.mark.pacs
 
@@ -22,14 +18,6 @@ pytestmark = pytest.mark.pacs
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, object]]]:
     """The folder with in/, stow/ and cstore/, and what the server said."""
-    tool("Orthanc")
-    if dcmtk_storescu() is None:
-        pytest.skip("no storescu of dcmtk here: apt-get install dcmtk")
-    if not PLUGIN.is_file():
-        pytest.skip("no DICOMweb plugin of Orthanc: apt-get install orthanc-dicomweb")
-    unshare = [tool("unshare"), "-n"] if os.geteuid() == 0 else [tool("unshare"), "-rn"]
-    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("no network namespaces here; Orthanc would listen on the real network")
     folder = tmp_path_factory.mktemp("pacs")
     scan = series(folder / "ct")
     (folder / "in").mkdir()
@@ -39,12 +27,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, d
         for path in out.glob("*.dcm"):
             if kind == "binary" or "seg" in path.name:
                 shutil.copy(path, folder / "in" / f"{kind}.{path.name}")
-    command = [*unshare, sys.executable, "-m", "tests.dicom.orthanc_session", str(folder / "in"), str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[2]
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    return folder, run_in_own_network("tests.dicom.orthanc_session", folder / "in", folder)
 
 
 def test_stow_takes_every_object_and_gives_it_back_unchanged(

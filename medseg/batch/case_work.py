@@ -1,0 +1,139 @@
+"""The work on one case in a worker process, with a model that is loaded once; errors become outcomes."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg.batch.ledger import Files
+from medseg.batch.messages import CaseDone, CaseFailed, CaseShort, CaseStopped, ModelChoice, Task
+from medseg.errors import MedsegError, NotEnoughMemory, OutputNotWritable, ScanTooLarge
+from medseg.io.hashes import sha256_of_file
+from medseg.io.memory import available_memory_bytes
+from medseg.pipeline import RESULT_FILES, segment_case, write_case
+
+if TYPE_CHECKING:
+    from medseg.inference.segmenter import Segmenter
+
+__all__ = ["CaseWork"]
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+
+CaseOutcome = CaseDone | CaseFailed | CaseShort | CaseStopped
+
+
+class CaseWork:
+    """A loaded model, and what is done with it; several threads may each do a case.
+
+    Parameters
+    ----------
+    choice
+        The model and how it is run.
+
+    Raises
+    ------
+    ModelError, UsageError
+        If it cannot be loaded.
+    """
+
+    def __init__(self, choice: ModelChoice) -> None:
+        self._choice = choice
+        self._segmenter = _load(choice)
+        self.model = (self._segmenter.weights_sha256, self._segmenter.recipe.sha256, *choice.settings)
+
+    def do(self, task: Task, tell: Callable[[str], None]) -> CaseOutcome:
+        """One attempt at a case: segmented and written, or why not.
+
+        Parameters
+        ----------
+        task
+            The case. A frugal one must be the only one in work.
+        tell
+            Called with each stage that it reaches.
+        """
+        stages = _Stages(tell)
+        segmenter, options = self._segmenter, self._segmenter.options
+        if task.is_frugal:
+            gc.collect()
+            segmenter.options = replace(options, max_memory_mib=_half_of_free_mib(options.max_memory_mib))
+        start = time.perf_counter()
+        try:
+            result = segment_case(task.scan, segmenter, nan_as=self._choice.nan_as, progress=stages)
+            stages("write", 0, 1)
+            before = _stamps(task.folder)
+            is_dicom = True if self._choice.for_pacs else None
+            write_case(result, task.folder, overwrite=True, dicom=is_dicom, identified_dicom=self._choice.for_pacs)
+            files = _new_files(task.folder, before)
+            return CaseDone(result.provenance.inputs_sha256, files, time.perf_counter() - start)
+        except Exception as error:  # whatever it is, it stays in this case
+            return _outcome(error, stages.current, task)
+        finally:
+            if task.is_frugal:
+                segmenter.options = options
+
+
+def _load(choice: ModelChoice) -> Segmenter:
+    from medseg.inference.options import RunOptions
+    from medseg.models.load import load_segmenter
+
+    options = RunOptions(mirror=choice.mirror, skip_air=choice.skip_air, max_memory_mib=choice.max_memory_mib)
+    how: dict[str, Any] = {"engine": choice.engine, "precision": choice.precision}
+    return load_segmenter(choice.model, device=choice.device, trust=choice.trust, options=options, **how)
+
+
+class _Stages:
+    """Passes the stages of a case on, once each."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.current = "read"
+        self._tell = tell
+        self._told = ""
+
+    def __call__(self, stage: str, _done: int, _total: int) -> None:
+        self.current = stage
+        if stage != self._told:
+            self._told = stage
+            self._tell(stage)
+
+
+def _outcome(error: Exception, stage: str, task: Task) -> CaseOutcome:
+    if isinstance(error, OutputNotWritable) and getattr(error.__cause__, "errno", None) in _DISK_FULL:
+        return CaseStopped(error)
+    if not task.is_frugal and _is_short_of_memory(error):
+        return CaseShort(is_frugal=True)
+    if not task.is_alone and isinstance(error, NotEnoughMemory | ScanTooLarge):  # refused beside others, by an estimate
+        return CaseShort(is_frugal=False)
+    return CaseFailed(stage, type(error).__name__, str(error) or "no details")
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed."""
+    if isinstance(error, MedsegError):
+        return False
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
+    )
+
+
+def _half_of_free_mib(limit: float | None) -> float:
+    free = available_memory_bytes() / 2**20
+    return min(free, limit or free) / 2
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """What tells whether a file has been replaced."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+
+
+def _new_files(folder: Path, before: dict[str, tuple[int, int]]) -> Files:
+    """The files that were written; others that lie there are someone else's."""
+    names = {name for name, stamp in _stamps(folder).items() if before.get(name) != stamp} | set(RESULT_FILES)
+    return {name: ((folder / name).stat().st_size, sha256_of_file(folder / name)) for name in sorted(names)}
