@@ -30,6 +30,7 @@
     ├── InvalidManifest (ValueError)           a data manifest is malformed
     │   └── HashMismatch                       a file is not the file that the manifest names
     ├── TrainingError (RuntimeError)           training cannot start or go on
+    ├── ClusterError (RuntimeError)            a Dask cluster cannot be reached, or its workers do not answer
     ├── PacsError (OSError)                    a PACS refuses, or answers with what is no DICOM
     │   └── PacsUnreachable                    it cannot be reached now; later it may
     ├── WorkerDied (RuntimeError)              worker processes end before they can take a case
@@ -46,6 +47,7 @@ __all__ = [
     "Cancelled",
     "ChangedModel",
     "ChannelMismatch",
+    "ClusterError",
     "GridMismatch",
     "HashMismatch",
     "IncompleteSeries",
@@ -212,6 +214,10 @@ class HashMismatch(InvalidManifest):
 
 class TrainingError(MedsegError, RuntimeError):
     """Training cannot start or go on."""
+
+
+class ClusterError(MedsegError, RuntimeError):
+    """A Dask cluster cannot be reached, or its workers do not answer."""
 
 
 class PacsError(MedsegError, OSError):

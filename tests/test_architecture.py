@@ -50,6 +50,7 @@ HEAVY = {
     "dicomweb_client": {"dicom"},
     "requests": {"dicom"},
     "keyring": {"dicom"},
+    "distributed": {"batch"},
     "pandas": {"io", "core"},  # core: LesionTable.to_pandas, imported when it is called
     "typer": {"cli"},
     "rich": {"cli"},

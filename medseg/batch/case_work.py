@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.batch.ledger import Files
 from medseg.batch.messages import CaseDone, CaseFailed, CaseShort, CaseStopped, ModelChoice, Task
-from medseg.errors import MedsegError, NotEnoughMemory, OutputNotWritable, ScanTooLarge
+from medseg.errors import Cancelled, MedsegError, NotEnoughMemory, OutputNotWritable, ScanTooLarge
 from medseg.io.hashes import sha256_of_file
 from medseg.io.memory import available_memory_bytes
 from medseg.pipeline import RESULT_FILES, segment_case, write_case
@@ -20,12 +20,13 @@ from medseg.pipeline import RESULT_FILES, segment_case, write_case
 if TYPE_CHECKING:
     from medseg.inference.segmenter import Segmenter
 
-__all__ = ["CaseWork"]
+__all__ = ["CaseOutcome", "CaseWork"]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 CaseOutcome = CaseDone | CaseFailed | CaseShort | CaseStopped
+"""What can come of one try."""
 
 
 class CaseWork:
@@ -47,7 +48,7 @@ class CaseWork:
         self._segmenter = _load(choice)
         self.model = (self._segmenter.weights_sha256, self._segmenter.recipe.sha256, *choice.settings)
 
-    def do(self, task: Task, tell: Callable[[str], None]) -> CaseOutcome:
+    def do(self, task: Task, tell: Callable[[str], None], time_limit_s: float | None = None) -> CaseOutcome:
         """One attempt at a case: segmented and written, or why not.
 
         Parameters
@@ -56,6 +57,8 @@ class CaseWork:
             The case. A frugal one must be the only one in work.
         tell
             Called with each stage that it reaches.
+        time_limit_s
+            Most seconds; looked at between two windows of the network.
         """
         stages = _Stages(tell)
         segmenter, options = self._segmenter, self._segmenter.options
@@ -64,13 +67,16 @@ class CaseWork:
             segmenter.options = replace(options, max_memory_mib=_half_of_free_mib(options.max_memory_mib))
         start = time.perf_counter()
         try:
-            result = segment_case(task.scan, segmenter, nan_as=self._choice.nan_as, progress=stages)
+            nan_as = self._choice.nan_as
+            result = segment_case(task.scan, segmenter, nan_as=nan_as, progress=stages, cancel=_alarm(time_limit_s))
             stages("write", 0, 1)
             before = _stamps(task.folder)
             is_dicom = True if self._choice.for_pacs else None
             write_case(result, task.folder, overwrite=True, dicom=is_dicom, identified_dicom=self._choice.for_pacs)
             files = _new_files(task.folder, before)
             return CaseDone(result.provenance.inputs_sha256, files, time.perf_counter() - start)
+        except Cancelled:
+            return CaseFailed(stages.current, "TimeLimit", f"took longer than {time_limit_s:g} s")
         except Exception as error:  # whatever it is, it stays in this case
             return _outcome(error, stages.current, task)
         finally:
@@ -85,6 +91,14 @@ def _load(choice: ModelChoice) -> Segmenter:
     options = RunOptions(mirror=choice.mirror, skip_air=choice.skip_air, max_memory_mib=choice.max_memory_mib)
     how: dict[str, Any] = {"engine": choice.engine, "precision": choice.precision}
     return load_segmenter(choice.model, device=choice.device, trust=choice.trust, options=options, **how)
+
+
+def _alarm(limit_s: float | None) -> Callable[[], bool] | None:
+    """Says when the time is over."""
+    if limit_s is None:
+        return None
+    end_s = time.monotonic() + limit_s
+    return lambda: time.monotonic() > end_s
 
 
 class _Stages:

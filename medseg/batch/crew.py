@@ -27,6 +27,7 @@ from medseg.batch.messages import (
     Task,
     Unusable,
 )
+from medseg.batch.queue import Queue
 from medseg.errors import WorkerDied
 from medseg.io.memory import usable_cores
 
@@ -193,7 +194,7 @@ class Crew:
         WorkerDied
             If workers die before they can take a case.
         """
-        queue = _Queue(tasks)
+        queue = Queue(tasks)
         while queue.is_open or any(worker.charges for worker in self._workers):
             n_charges = sum(len(worker.charges) for worker in self._workers)
             self._start(min(self._n_workers, n_charges + queue.n_known))
@@ -204,7 +205,7 @@ class Crew:
                 else:
                     yield task, outcome
 
-    def _give_out(self, queue: _Queue, on_start: Callable[[Task, int], None]) -> None:
+    def _give_out(self, queue: Queue, on_start: Callable[[Task, int], None]) -> None:
         """Give every worker what it can take, the one with the fewest cases first."""
         for worker in sorted(self._workers, key=lambda worker: len(worker.charges)):
             while (task := queue.take(worker.can_take)) is not None:
@@ -282,53 +283,6 @@ class Crew:
                     yield charge.task, CaseFailed(charge.stage, "TimeLimit", f"took longer than {limit_s:g} s")
                 else:
                     yield replace(charge.task, is_alone=charge in late or charge.task.is_alone), None
-
-
-class _Queue:
-    """The tasks that are to come: those that are to be done again, and the next one of the others."""
-
-    def __init__(self, tasks: Iterable[Task | None]) -> None:
-        self._tasks = iter(tasks)
-        self._again: list[Task] = []
-        self._next: Task | None = None
-        self.is_late = False
-        self._is_over = False
-        self._look()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether more is to come."""
-        return bool(self._again) or not self._is_over or self._next is not None
-
-    @property
-    def n_known(self) -> int:
-        """At least so many are to come."""
-        return len(self._again) + (self._next is not None or not self._is_over)
-
-    def put_back(self, task: Task) -> None:
-        self._again.append(task)
-
-    def take(self, may_take: Callable[..., bool]) -> Task | None:
-        """The next task that may be taken; those that are to be done again come first."""
-        for number, task in enumerate(self._again):
-            if may_take(alone=task.is_alone):
-                return self._again.pop(number)
-        if any(task.is_alone for task in self._again):
-            return None  # nothing new until a worker is free for it
-        if self._next is None and not self._is_over:
-            self._look()
-        if self._next is None or not may_take(alone=self._next.is_alone):
-            return None
-        task, self._next = self._next, None
-        self._look()
-        return task
-
-    def _look(self) -> None:
-        try:
-            self._next = next(self._tasks)
-        except StopIteration:
-            self._is_over = True
-        self.is_late = self._next is None and not self._is_over
 
 
 def _how_it_ended(status: int) -> str:

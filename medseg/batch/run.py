@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg.batch.cases import FIELDS, Case, find_cases
 from medseg.batch.crew import Crew
@@ -21,8 +21,12 @@ from medseg.batch.tables import write_tables
 from medseg.batch.work import OnEvent, Work
 from medseg.dicom.pacs_access import PacsAccess
 from medseg.errors import OutputExists, UsageError
+from medseg.io.archive import unpacking_into
 from medseg.io.atomic import check_output_folder
 from medseg.io.case_ids import new_salt, read_salt, write_salt
+
+if TYPE_CHECKING:
+    from medseg.batch.cluster import Cluster
 
 __all__ = ["Archive", "PlannedCase", "plan_archive", "run_archive"]
 
@@ -76,6 +80,7 @@ def run_archive(
     *,
     resume: bool = False,
     workers: int = 1,
+    scheduler: str | None = None,
     select: str | None = None,
     time_limit_s: float | None = None,
     allow_gaps: bool = False,
@@ -103,6 +108,9 @@ def run_archive(
         and whose files are there with the recorded bytes; all others are done, failed ones again.
     workers
         Most processes at a time, each with a model of its own.
+    scheduler
+        Do the cases on a Dask cluster (extra `cluster`): its address, as tcp://HOST:8786, or "local" for one of
+        `workers` processes on this machine. Archive, model and output must have the same paths for every worker.
     select
         A rule over the fields of a case: "modality == 'PT' and slices > 40".
     time_limit_s
@@ -134,6 +142,8 @@ def run_archive(
         If the rule, the number of workers or the time limit makes no sense, or the output lies in the archive.
     ScanNotFound, UnreadableImage, UnsafeArchive, InvalidManifest
         If there is no such archive.
+    ClusterError
+        If a cluster cannot be reached; a later run with `resume` goes on.
     PacsError
         If a PACS refuses the query, or cannot be reached; a later run with `resume` goes on.
     ModelError, UnknownModel
@@ -141,6 +151,9 @@ def run_archive(
     WorkerDied
         If worker processes end before they can take a case.
     """
+    if scheduler is not None:  # workers stand in folders of their own
+        output, model = Path(output).resolve(), _resolved(model)
+        archive = archive if isinstance(archive, PacsSource) else Path(archive).resolve()
     folder = _checked_output(archive, output)
     _check_numbers(workers, time_limit_s)
     _selected([], select)  # a misspelled rule need not wait for the archive to be searched
@@ -153,7 +166,8 @@ def run_archive(
         salt = read_salt(folder) or new_salt()
         delivery = None if deliver_to is None else Delivery(deliver_to)
         remote = RemoteScans(archive.access, folder, salt, allow_gaps) if isinstance(archive, PacsSource) else None
-        found = _found(archive, salt, allow_gaps)
+        with unpacking_into(folder):
+            found = _found(archive, salt, allow_gaps)
         cases = _selected(found, select)
         write_salt(folder, salt)
         choice = ModelChoice(str(model), for_pacs=deliver_to is not None, **how)
@@ -162,8 +176,10 @@ def run_archive(
                 ledger.forget_unfinished({case.case_id for case in found})
                 work = Work(_name(archive), folder, ledger, on_event or (lambda _: None), remote, delivery)
                 work.enter(cases)
-                with Crew(choice, folder, workers, time_limit_s) as crew:
-                    work.do(crew)
+                with _team(choice, folder, workers, scheduler, time_limit_s) as team:
+                    if isinstance(dashboard := getattr(team, "dashboard", None), str):
+                        work.tell("cluster", dashboard=dashboard)
+                    work.do(team)
         finally:
             _sweep(folder)
         write_tables(folder)
@@ -172,10 +188,27 @@ def run_archive(
     return status
 
 
+def _team(
+    choice: ModelChoice, folder: Path, workers: int, scheduler: str | None, time_limit_s: float | None
+) -> Crew | Cluster:
+    if scheduler is None:
+        return Crew(choice, folder, workers, time_limit_s)
+    try:
+        from medseg.batch.cluster import Cluster
+    except ModuleNotFoundError as error:
+        raise UsageError(f"a cluster needs {error.name}: pip install 'medseg[cluster]'") from error
+    return Cluster(choice, scheduler, workers, time_limit_s)
+
+
 def _found(archive: Archive, salt: str, allow_gaps: bool) -> list[Case]:
     if isinstance(archive, PacsSource):
         return find_remote_cases(archive, salt)
     return find_cases(archive, salt, allow_gaps)
+
+
+def _resolved(model: str | PathLike[str]) -> str | Path:
+    """A model's full path; the name of a shipped one stays."""
+    return Path(model).resolve() if Path(model).exists() else str(model)
 
 
 def _name(archive: Archive) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -83,6 +84,8 @@ class Work:
         self._folder, self._ledger, self._on_event = folder, ledger, on_event
         self._remote, self._delivery = remote, delivery
         self._cases: dict[str, Case] = {}
+        places = "|".join(re.escape(str(place)) for place in (folder.resolve(), folder))
+        self._temporary = re.compile(rf"(?:{places})/\.tmp-(?:archive|fetch)-[^/]*(?:/|$)")
         self._n_unreachable = 0
 
     def tell(self, event: str, **details: Any) -> None:
@@ -180,8 +183,7 @@ class Work:
             if entry is not None:
                 self._deliver(entry)
         else:
-            place = "" if task.scratch is None else f"{task.scratch}{os.sep}"
-            self._fail(task.case_id, outcome.stage, outcome.error, outcome.message.replace(place, ""))
+            self._fail(task.case_id, outcome.stage, outcome.error, outcome.message)
 
     def _deliver(self, entry: Entry) -> None:
         """Store a result in the PACS unless it lies there."""
@@ -226,7 +228,8 @@ class Work:
             raise PacsUnreachable(f"{error}; the run ends here, --resume goes on with it") from error
 
     def _fail(self, case_id: str, stage: str, error: str, message: str) -> None:
-        message = message.replace(f"{self._archive}{os.sep}", "")  # tables do not depend on where the archive lies
+        message = self._temporary.sub("", message)  # tables do not depend on where an archive lies or is unpacked
+        message = message.replace(f"{self._archive}{os.sep}", "")
         self._ledger.set_failed(case_id, stage, error, message)
         self.tell("failed", case_id=case_id, stage=stage, error=error, message=message)
 

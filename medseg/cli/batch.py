@@ -61,6 +61,15 @@ _Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the batch in the output folder: skip what is done and whole.")
 ]
 _Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes at a time, each with a model of its own.")]
+_Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Do the cases on a Dask cluster: tcp://HOST:PORT, or local for --workers processes of this machine.",
+        show_default=False,
+    ),
+]
 _Select = Annotated[
     str | None,
     typer.Option(
@@ -139,6 +148,7 @@ def batch(
     receive_port: _ReceivePort = 11112,
     resume: _Resume = False,
     workers: _Workers = 1,
+    scheduler: _Scheduler = None,
     select: _Select = None,
     dry_run: _DryRun = False,
     time_limit_s: _TimeLimit = None,
@@ -179,6 +189,7 @@ def batch(
         output,
         resume=resume,
         workers=workers,
+        scheduler=scheduler,
         select=select,
         time_limit_s=time_limit_s,
         allow_gaps=allow_gaps,
@@ -298,7 +309,9 @@ class _Progress:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
-        if kind == "found":
+        if kind == "cluster":
+            typer.echo(f"dashboard: {event['dashboard']}", err=True)
+        elif kind == "found":
             self._n_cases = event["n_cases"]
             typer.echo(f"{self._n_cases} case(s) found", err=True)
         elif kind in ("done", "failed", "skipped"):

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
 from os import PathLike
@@ -33,6 +34,7 @@ __all__ = [
     "unpack_archive",
     "unpack_until_exit",
     "unpacked_archive",
+    "unpacking_into",
 ]
 
 logger = logging.getLogger(__name__)
@@ -201,7 +203,7 @@ def unpack_until_exit(path: str | PathLike[str], limits: ArchiveLimits | None = 
     known = _kept.get(key)
     if known is not None and known.folder.is_dir():
         return known
-    folder = tempfile.mkdtemp(prefix="medseg-archive-")
+    folder = tempfile.mkdtemp(prefix=_PREFIX_INSIDE if _parent.get() else "medseg-archive-", dir=_parent.get())
     # unlike atexit, this also runs at the end of a worker process, and not in one that was forked later
     Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=0)
     try:
@@ -212,6 +214,21 @@ def unpack_until_exit(path: str | PathLike[str], limits: ArchiveLimits | None = 
     return _kept[key]
 
 
+@contextmanager
+def unpacking_into(folder: Path) -> Iterator[None]:
+    """Within the block, `unpack_until_exit` unpacks into a folder of the caller's, under names that begin with .tmp-.
+
+    Whoever owns the folder removes what a process leaves there that was killed.
+    """
+    before = _parent.set(folder)
+    try:
+        yield
+    finally:
+        _parent.reset(before)
+
+
+_PREFIX_INSIDE = ".tmp-archive-"
+_parent: ContextVar[Path | None] = ContextVar("_parent", default=None)
 _kept: dict[tuple[Path, int, int, ArchiveLimits | None], UnpackedArchive] = {}
 
 
