@@ -14,7 +14,9 @@ from medseg.core.recipe import Recipe
 from medseg.core.result import CaseResult
 from medseg.core.scan import Scan
 from medseg.core.volume import Volume
+from medseg.errors import MedsegError, ScanError, ScanNotFound
 from medseg.io.atomic import atomic_folder, check_output_folder
+from medseg.io.case_ids import new_salt, read_salt, write_salt
 from medseg.io.dicom_results import DICOM_FILES, algorithm_of, write_dicom_results
 from medseg.io.evidence import EVIDENCE_FILE, write_evidence
 from medseg.io.identifiers import read_identifiers
@@ -22,8 +24,9 @@ from medseg.io.json_files import write_json
 from medseg.io.label_names import lesion_names, write_label_names
 from medseg.io.meshes import lesion_meshes, write_meshes
 from medseg.io.nifti import write_labels, write_volume
-from medseg.io.scan import hash_inputs, load_volume
+from medseg.io.scan import hash_inputs, load_volume, read_scan
 from medseg.io.tables import write_table
+from medseg.io.volume_files import is_volume_name
 from medseg.lesions.measure import measure_lesions
 from medseg.lesions.separate import separate_lesions
 from medseg.reports.case_page import Viewer, write_case_page
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from medseg.inference.segmenter import Segmenter
     from medseg.inference.stitch import Cancel
 
-__all__ = ["OPTIONAL_FILES", "RESULT_FILES", "segment_case", "write_case"]
+__all__ = ["OPTIONAL_FILES", "RESULT_FILES", "segment_case", "segment_folder", "write_case"]
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +208,51 @@ def write_case(
     for name in set(OPTIONAL_FILES) - kept:  # of the result that was replaced
         _remove(folder / name)
     return folder
+
+
+def segment_folder(model: str | Path, dataset_dir: str | Path, output_dir: str | Path) -> list[Path]:
+    """Segment every case of a folder, as `medseg segment` does: what `monai.bundle run` calls for a bundle of medseg's.
+
+    Parameters
+    ----------
+    model
+        A bundle, or any other model that `load_segmenter` takes.
+    dataset_dir
+        Its volume files, and its folders with one DICOM series or volume file each, are a case each.
+    output_dir
+        Each case has a folder here, named by its `case_id`; results that are there already are replaced.
+
+    Returns
+    -------
+    The cases' folders.
+
+    Raises
+    ------
+    ScanNotFound
+        If there is no case.
+    ScanError
+        If cases could not be segmented; all others are written, and each that failed is named.
+    """
+    from medseg.models.load import load_segmenter
+
+    entries = sorted(p for p in Path(dataset_dir).glob("[!.]*") if p.is_dir() or is_volume_name(p))
+    if not entries:
+        raise ScanNotFound(f"{dataset_dir} holds no volume files and no folders: nothing to segment")
+    segmenter = load_segmenter(model)
+    salt = read_salt(output_dir) or new_salt()
+    written, failed = [], []
+    for entry in entries:
+        try:
+            scan = read_scan(entry, salt=salt)
+            written.append(write_case(segment_case(scan, segmenter), Path(output_dir, scan.case_id), overwrite=True))
+        except MedsegError as error:
+            failed.append(f"{entry.name}: {error}")
+            logger.error("%s", failed[-1])
+    if written:
+        write_salt(output_dir, salt)
+    if failed:
+        raise ScanError(f"{len(failed)} of {len(entries)} case(s) failed: {'; '.join(failed)}")
+    return written
 
 
 def _write_dicom(

@@ -8,6 +8,10 @@ configs/plan.json         the plan: what medseg itself reads
 models/model.pt           a plain state dict
 models/heads.pt           the same for instance heads that are a branch of their own, where there are some
 configs/lesions.json      laid over inference.json: `monai.bundle run` also writes lesion maps, by medseg
+configs/segment.json      laid over inference.json: medseg's whole way, tables too
+configs/evaluate.json     laid over inference.json: Dice of each case against label maps
+configs/train.json        the network trained on under `monai.bundle run`
+configs/logging.conf      what `monai.bundle run` logs
 docs/README.md            the model card
 """
 
@@ -21,11 +25,16 @@ from medseg.errors import InvalidBundle
 
 __all__ = [
     "Bundle",
+    "EVALUATE_PATH",
     "HEADS_PATH",
+    "INFERENCE_PATH",
     "LESIONS_PATH",
+    "LOGGING_PATH",
     "METADATA_PATH",
     "MODEL_CARD_PATH",
     "PLAN_PATH",
+    "SEGMENT_PATH",
+    "TRAIN_PATH",
     "WEIGHTS_PATH",
     "read_bundle",
 ]
@@ -34,6 +43,10 @@ PLAN_PATH = Path("configs") / "plan.json"
 METADATA_PATH = Path("configs") / "metadata.json"
 INFERENCE_PATH = Path("configs") / "inference.json"
 LESIONS_PATH = Path("configs") / "lesions.json"
+SEGMENT_PATH = Path("configs") / "segment.json"
+EVALUATE_PATH = Path("configs") / "evaluate.json"
+TRAIN_PATH = Path("configs") / "train.json"
+LOGGING_PATH = Path("configs") / "logging.conf"
 WEIGHTS_PATH = Path("models") / "model.pt"
 HEADS_PATH = Path("models") / "heads.pt"
 MODEL_CARD_PATH = Path("docs") / "README.md"

@@ -18,19 +18,24 @@ from medseg.core.recipe import smallest_divisor
 from medseg.io.atomic import atomic_folder
 from medseg.io.json_files import write_json
 from medseg.models.bundle import (
+    EVALUATE_PATH,
     HEADS_PATH,
     INFERENCE_PATH,
     LESIONS_PATH,
+    LOGGING_PATH,
     METADATA_PATH,
     MODEL_CARD_PATH,
     PLAN_PATH,
+    SEGMENT_PATH,
+    TRAIN_PATH,
     WEIGHTS_PATH,
 )
 from medseg.models.lesions_config import lesions_config
+from medseg.models.workflow_configs import LOGGING, SEGMENT_CONFIG, evaluate_config, train_config
 from medseg.networks.build import monai_network
 from medseg.networks.heads import HEAD_PREFIX
 
-__all__ = ["inference_config", "metadata", "write_bundle"]
+__all__ = ["inference_config", "metadata", "workflow_files", "write_bundle"]
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _LICENSE_TEXT = """The configuration and weights in this bundle are licensed under the Apache License, Version 2.0
@@ -79,8 +84,7 @@ def write_bundle(
     files = {
         PLAN_PATH: plan.model_dump(mode="json"),
         METADATA_PATH: metadata(plan, description, data_source, n_cases, eval_metrics),
-        INFERENCE_PATH: inference_config(plan),
-        LESIONS_PATH: lesions_config(plan),
+        **workflow_files(plan),
         **(json_files or {}),
     }
     heads = {name for name in weights if HEAD_PREFIX in name}
@@ -89,11 +93,24 @@ def write_bundle(
             write_json(value, draft / name)
         _write_text(draft / "LICENSE", _LICENSE_TEXT.format(data_source=data_source))
         _write_text(draft / MODEL_CARD_PATH, model_card)
+        _write_text(draft / LOGGING_PATH, LOGGING)
         (draft / WEIGHTS_PATH).parent.mkdir(parents=True, exist_ok=True)
         for path, names in ((WEIGHTS_PATH, weights.keys() - heads), (HEADS_PATH, heads)):
             if names:
                 kept = {name: tensor.contiguous() for name, tensor in weights.items() if name in names}
                 torch.save(kept, draft / path)
+
+
+def workflow_files(plan: Plan) -> dict[Path, Any]:
+    """The configurations for `monai.bundle run`, by path within the bundle."""
+    inference = inference_config(plan)
+    return {
+        INFERENCE_PATH: inference,
+        LESIONS_PATH: lesions_config(plan),
+        SEGMENT_PATH: SEGMENT_CONFIG,
+        EVALUATE_PATH: evaluate_config(plan, inference),
+        TRAIN_PATH: train_config(plan, inference),
+    }
 
 
 def metadata(
@@ -137,7 +154,7 @@ def metadata(
 def inference_config(plan: Plan) -> dict[str, Any]:
     """What `configs/inference.json` holds: the plan in the words of MONAI's bundle language."""
     return {
-        "imports": ["$import glob", "$import monai", "$import torch"],
+        "imports": ["$import copy", "$import glob", "$import monai", "$import torch", "$import torch.fx"],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         "dataset_dir": "$@bundle_root + '/data'",
@@ -195,8 +212,14 @@ def _network(plan: Plan) -> dict[str, Any]:
     if len(members) == 1:
         return {"network_def": members[0]}
     mean = "lambda self, image: sum(member(image) for member in self) / len(self)"
-    expression = f"$type('MeanOfNetworks', (torch.nn.ModuleList,), {{'forward': {mean}}})(@members)"
-    return {"members": members, "network_def": expression}
+    whole = "{'is_leaf_module': lambda self, module, name: True}"
+    return {
+        "members": members,
+        "mean": f"$type('MeanOfNetworks', (torch.nn.ModuleList,), {{'forward': {mean}}})(@members)",
+        # as a graph with a source of its own (a copy's is found by TorchScript); the weights keep their names
+        "graph": f"$copy.deepcopy(type('Whole', (torch.fx.Tracer,), {whole})().trace(@mean))",
+        "network_def": "$torch.fx.GraphModule(@mean, @graph)",
+    }
 
 
 def _inferer(plan: Plan) -> str:
@@ -212,8 +235,12 @@ def _inferer(plan: Plan) -> str:
 
 def _only_logits(plan: Plan) -> str:
     """The instance heads of a U-Net, its last channels, are cut off."""
-    is_joined = plan.network.instance_heads and plan.network.kind == "unet"
-    return f"[:, :{plan.labels.highest + 1}]" if is_joined else ""
+    return f"[:, :{plan.labels.highest + 1}]" if _is_joined(plan) else ""
+
+
+def _is_joined(plan: Plan) -> bool:
+    """Whether the network gives instance heads as channels behind the logits."""
+    return plan.network.instance_heads and plan.network.kind == "unet"
 
 
 def _preprocessing(plan: Plan) -> list[dict[str, Any]]:
@@ -307,15 +334,20 @@ def _image_format(plan: Plan) -> dict[str, Any]:
 
 
 def _prediction_format(plan: Plan) -> dict[str, Any]:
+    """The logits; behind them, for a U-Net with instance heads, center and offsets."""
+    names = {0: "background", **plan.labels.classes}
+    n_classes = plan.labels.highest + 1
+    if _is_joined(plan):
+        names |= {n_classes + n: name for n, name in enumerate(("center", "offset i mm", "offset j mm", "offset k mm"))}
     return {
         "type": "image",
         "format": "segmentation",
-        "num_channels": plan.labels.highest + 1,
+        "num_channels": n_classes + (4 if _is_joined(plan) else 0),
         "spatial_shape": [f"{divisor}*n" for divisor in smallest_divisor(plan.network)],
         "dtype": "float32",
         "value_range": [0, 1],
         "is_patch_data": True,
-        "channel_def": {"0": "background", **{str(number): name for number, name in plan.labels.classes.items()}},
+        "channel_def": {str(number): name for number, name in names.items()},
     }
 
 

@@ -16,7 +16,14 @@ def lesions_config(plan: Plan) -> dict[str, Any]:
     """
     inference = plan.inference
     return {
-        "imports": ["$import glob", "$import monai", "$import torch", "$import medseg"],
+        "imports": [
+            "$import copy",
+            "$import glob",
+            "$import monai",
+            "$import torch",
+            "$import torch.fx",
+            "$import medseg",
+        ],
         "network_def": {"_target_": "medseg.models.own_network.joined_network", "folder": "@bundle_root"},
         "inferer": "$lambda inputs, network, *args, **kwargs: monai.inferers.sliding_window_inference("
         "inputs, [min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)], "

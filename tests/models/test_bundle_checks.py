@@ -1,0 +1,123 @@
+"""What the model zoo checks of a bundle, run offline: on every shipped bundle, and on ones that were just trained."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import medseg
+from medseg.io.case_ids import read_salt
+from medseg.models.bundle import LOGGING_PATH, read_bundle
+from medseg.models.export import workflow_files
+from medseg.models.workflow_configs import LOGGING
+from medseg.training.train import train
+from tests.models.meta_schema import META_SCHEMA
+from tests.plans import tiny_plan
+from tests.training.cases import write_data_set
+
+SHIPPED = sorted(path for path in (Path(__file__).parents[2] / "bundles").iterdir() if path.is_dir())
+SCRIPT = Path(__file__).with_name("bundle_checks.py")
+
+
+def labeled_scans(folder: Path) -> Path:
+    """Three scans and their label maps, as train.json and evaluate.json look for them."""
+    write_data_set(folder, n_cases=3)
+    for part, name in (("images", "image"), ("labels", "label")):
+        (folder / part).mkdir()
+        for number in range(3):
+            shutil.move(folder / f"case_{number}" / f"{name}.nii.gz", folder / part / f"case_{number}.nii.gz")
+    return folder
+
+
+def make(name: str, folder: Path) -> Path:
+    if not name.startswith("just_trained"):
+        return SHIPPED[0].parent / name
+    plan = tiny_plan(steps=2, patch_size=(16, 16, 16))
+    changes = {"instance_heads": True} if name.endswith("heads") else {"members": 2}
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update=changes)})
+    return train(write_data_set(folder / "data"), folder / "bundle", plan=plan, device="cpu")
+
+
+NAMES = [*(path.name for path in SHIPPED), "just_trained", "just_trained_with_heads"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bundle_passes_every_check_of_the_zoo(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    bundle, output = make(name, tmp_path), tmp_path / "output"
+    output.mkdir()
+    (tmp_path / "schema.json").write_text(json.dumps(META_SCHEMA))
+    scans = labeled_scans(tmp_path / "labeled")
+    command = [sys.executable, str(SCRIPT), str(bundle), str(scans), str(tmp_path / "schema.json"), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads((output / "answers.json").read_text())
+    assert answers["metadata"] is None
+    assert answers["net_in_out"] is None
+    exports = answers["exports"]
+    assert isinstance(exports, dict), exports
+    assert exports["span"] > 0
+    assert exports["torchscript"] < 1e-4 * max(1, exports["span"])
+    assert exports["onnx"] < 1e-3 * max(1, exports["span"])
+    assert answers["train"] == {"missing": [], "epochs": 2, "metrics": ["train_mean_dice"]}
+    assert answers["inference"] == {"missing": [], "epochs": 1, "metrics": []}
+    assert answers["evaluate"] == {"missing": [], "epochs": 1, "metrics": ["val_mean_dice"]}
+    shipped = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    assert torch.load(output / "model_tuned.pt", weights_only=True).keys() == shipped.keys()
+    written = sorted((output / "inference").rglob("*_semantic.nii.gz"))
+    assert [path.name for path in written] == [f"case_{n}_semantic.nii.gz" for n in range(3)]
+    assert nib.load(written[0]).shape == (14, 15, 16)
+    with (output / "evaluate" / "val_mean_dice_raw.csv").open() as file:
+        assert len(list(csv.reader(file))) == 4
+
+
+def test_the_restated_schema_refuses_what_lacks_a_key() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    content = json.loads((SHIPPED[0] / "configs" / "metadata.json").read_text())
+    jsonschema.validate(content, META_SCHEMA)
+    del content["network_data_format"]["outputs"]["pred"]["num_channels"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(content, META_SCHEMA)
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_configurations_are_those_that_the_plan_gives(folder: Path) -> None:
+    for path, content in workflow_files(read_bundle(folder).plan).items():
+        assert json.loads((folder / path).read_text()) == json.loads(json.dumps(content)), f"{folder.name}/{path}"
+    assert (folder / LOGGING_PATH).read_text() == LOGGING
+
+
+def test_monais_command_gives_the_lesions_and_the_table_of_medseg(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    for path, content in workflow_files(read_bundle(bundle).plan).items():
+        (bundle / path).write_text(json.dumps(content))
+    scans = tmp_path / "scans"
+    for seed, name in ((1, "p1.nii.gz"), (2, "folder/p2.nii.gz")):
+        phantom = medseg.make_phantom("pet", seed)
+        (scans / name).parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.array(phantom.volume.array[0]), phantom.volume.geometry.affine), scans / name)
+    command = [sys.executable, "-m", "monai.bundle", "run"]
+    command += ["--config_file", str([str(bundle / "configs" / f"{name}.json") for name in ("inference", "segment")])]
+    command += ["--meta_file", "False", "--bundle_root", str(bundle), "--dataset_dir", str(scans)]
+    done = subprocess.run(
+        [*command, "--output_dir", str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_salt(tmp_path / "out")
+    segmenter = medseg.load_segmenter(bundle)
+    for case, path in (("p1", scans / "p1.nii.gz"), ("p2", scans / "folder")):
+        expected = medseg.write_case(medseg.segment_case(medseg.read_scan(path), segmenter), tmp_path / "own" / case)
+        written = tmp_path / "out" / case
+        assert (written / "lesions.csv").read_bytes() == (expected / "lesions.csv").read_bytes()
+        for name in ("lesions.nii.gz", "semantic.nii.gz"):
+            np.testing.assert_array_equal(nib.load(written / name).dataobj, nib.load(expected / name).dataobj)
+        assert np.asarray(nib.load(written / "lesions.nii.gz").dataobj).max() > 0
