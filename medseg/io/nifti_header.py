@@ -79,8 +79,15 @@ def is_nifti_head(head: bytes) -> bool:
     return size is not None and head[(344 if size == 348 else 4) :].startswith(_HEADER_CLASSES[size][1])
 
 
-def read_nifti_header(path: str | PathLike[str]) -> NiftiHeader:
+def read_nifti_header(path: str | PathLike[str], n_values: int = 1) -> NiftiHeader:
     """Read and check the header of a NIfTI file; no voxels.
+
+    Parameters
+    ----------
+    path
+        The file, or one of a pair.
+    n_values
+        How many numbers a voxel has; more than one: a file of vectors, (I, J, K, 1, n).
 
     Raises
     ------
@@ -89,14 +96,14 @@ def read_nifti_header(path: str | PathLike[str]) -> NiftiHeader:
     UnreadableImage
         If it is not NIfTI, damaged, shorter than its header says, or holds colors or complex numbers.
     UnsupportedDimensions
-        If it is not 3-D (single axes after the third are dropped with a note).
+        If it is not 3-D (single axes after the third are dropped with a note), or voxels have another number of values.
     InvalidGeometry
         If its spacing or affine is unusable, or it does not say where it lies.
     """
     file, voxel_file = _files(Path(path))
     is_pair = file != voxel_file
     raw = _parse(read_head(file, _LONGEST_HEADER), is_pair, file)
-    shape, notes = _spatial_shape(raw, file)
+    shape, notes = _spatial_shape(raw, file) if n_values == 1 else (_shape_of_vectors(raw, n_values, file), ())
     affine, affine_notes = _affine(raw, shape, file)
     try:
         geometry = Geometry(shape, affine)
@@ -104,7 +111,7 @@ def read_nifti_header(path: str | PathLike[str]) -> NiftiHeader:
         raise InvalidGeometry(f"{file}: {error}") from error
     dtype: np.dtype[Any] = raw.get_data_dtype()
     offset = int(raw["vox_offset"]) or (0 if is_pair else int(raw.single_vox_offset))
-    source = _source(voxel_file, math.prod(shape) * dtype.itemsize, offset)
+    source = _source(voxel_file, math.prod(shape) * n_values * dtype.itemsize, offset)
     slope, intercept = _scaling(raw, file)
     notes = (*notes, *affine_notes, *check_promise(source))
     return NiftiHeader(raw, VolumeHeader(file, "nifti", geometry, dtype, source, slope, intercept, notes))
@@ -199,6 +206,13 @@ def _spatial_shape(raw: RawHeader, path: Path) -> tuple[tuple[int, int, int], tu
     return (shape[0], shape[1], shape[2]), dropped
 
 
+def _shape_of_vectors(raw: RawHeader, n_values: int, path: Path) -> tuple[int, int, int]:
+    shape = tuple(int(n) for n in raw["dim"][1 : 1 + int(raw["dim"][0])])
+    if min(shape) < 1 or shape[3:] != (1, n_values):
+        raise UnsupportedDimensions(f"{path} has shape {shape}; expected (I, J, K, 1, {n_values})")
+    return shape[0], shape[1], shape[2]
+
+
 def _affine(raw: RawHeader, shape: tuple[int, int, int], path: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     spacing = np.asarray(raw["pixdim"][1:4], dtype=np.float64)
     if not np.isfinite(spacing).all() or (spacing <= 0).any():
@@ -214,7 +228,7 @@ def _affine(raw: RawHeader, shape: tuple[int, int, int], path: Path) -> tuple[ND
 
 
 def _qform(raw: RawHeader, path: Path) -> NDArray[np.float64]:
-    """The affine of the qform. The header leaves out the first part of the unit quaternion: what the others leave of 1.
+    """The affine of the qform. The header leaves out the first part of the unit quaternion: what the others leave.
 
     After a half turn that is nothing, or, by rounding, less than nothing; nibabel refuses some of these.
     """
@@ -227,8 +241,7 @@ def _qform(raw: RawHeader, path: Path) -> NDArray[np.float64]:
         raise InvalidGeometry(f"{path}: the qform is invalid: its qfac (pixdim[0]) is {turn_side:g}, not 1 or -1")
     affine = np.eye(4)
     spacing = np.asarray(raw["pixdim"][1:4], dtype=np.float64) * (1.0, 1.0, turn_side)
-    turn = quat2mat([math.sqrt(max(rest, 0.0)), *vector])  # type: ignore[no-untyped-call]
-    affine[:3, :3] = turn * spacing
+    affine[:3, :3] = quat2mat([math.sqrt(max(rest, 0.0)), *vector]) * spacing  # type: ignore[no-untyped-call]
     affine[:3, 3] = [raw[name] for name in ("qoffset_x", "qoffset_y", "qoffset_z")]
     return affine
 
