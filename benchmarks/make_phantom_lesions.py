@@ -66,7 +66,7 @@ def plan(steps: int) -> Plan:
         labels=BINARY_LESION,
         spacing_mm=(1.0, 1.0, 1.0),
         network=NetworkPlan(
-            filters=(8, 16, 32, 64, 128),
+            filters=(16, 32, 64, 128, 128),
             strides=(1, 2, 2, 2),  # full resolution first: seams are a voxel or two wide
             instance_heads=True,
         ),
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--masks", type=Path)
     chosen = parser.parse_args()
     folder: Path = chosen.folder

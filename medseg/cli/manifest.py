@@ -79,7 +79,7 @@ def manifest(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the data manifest of a folder: cases, channels, labels, folds, and the SHA-256 of every file.
+    """Write the data manifest of a folder.
 
     The folder is nnU-Net's or the Decathlon's (dataset.json), one after BIDS with label maps among its derivatives,
     or any other whose files --image and --label find. Every case is read and checked first.
