@@ -83,7 +83,7 @@ def test_monai_bundle_run_writes_lesion_maps_too(tmp_path: Path, network: dict[s
     run_under_monai(bundle, scan.parent, tmp_path / "monai", with_lesions=True)
     (semantic_file,) = (tmp_path / "monai").rglob("*semantic.nii.gz")
     (lesions_file,) = (tmp_path / "monai").rglob("*lesions.nii.gz")
-    segmenter = medseg.load_segmenter(bundle, device="cpu", engine="torch")
+    segmenter = medseg.load_segmenter(bundle, device="cpu", engine="torch", precision="float32")
     ours, _ = segmenter.segment(medseg.load_volume(medseg.read_scan(scan), units="suv"))
     lesions = medseg.separate_lesions(ours, segmenter.recipe.separation)
     assert lesions.method == ("offsets" if network else "watershed")
