@@ -116,7 +116,8 @@ class Ledger:
 
     def forget_unfinished(self, keep: set[str]) -> None:
         """Drop cases that have no result and are none of `keep`: they have left the archive."""
-        gone = [(e.case_id,) for e in self.entries() if not e.files and e.case_id not in keep]
+        with closing(self._database.execute("SELECT case_id FROM cases WHERE files IS NULL")) as rows:
+            gone = [row for row in rows if row[0] not in keep]
         with _as_output_error(self._path), self._transaction():
             self._database.executemany("DELETE FROM cases WHERE case_id = ?", gone)
 
@@ -154,17 +155,18 @@ class Ledger:
         """What is known of one case."""
         return next(self._select("WHERE case_id = ?", case_id), None)
 
-    def entries(self) -> list[Entry]:
-        """Every case, by name."""
-        return list(self._select("ORDER BY case_id"))
+    def entries(self, *, with_files: bool = False) -> list[Entry]:
+        """Every case, by name; its files only if asked for, since they take most of the memory."""
+        return list(self._select("ORDER BY case_id", with_files=with_files))
 
     def counts(self) -> dict[str, int]:
         """How many cases are in each state."""
         with closing(self._database.execute("SELECT state, COUNT(*) FROM cases GROUP BY state")) as rows:
             return dict(rows.fetchall())
 
-    def _select(self, condition: str, *values: str) -> Iterator[Entry]:
-        columns = "case_id, folder, source, state, key, files, seconds, stage, error, message"
+    def _select(self, condition: str, *values: str, with_files: bool = True) -> Iterator[Entry]:
+        files_column = "files" if with_files else "NULL"
+        columns = f"case_id, folder, source, state, key, {files_column}, seconds, stage, error, message"
         for row in self._database.execute(f"SELECT {columns} FROM cases {condition}", values):  # noqa: S608 (ours)
             case_id, folder, source, state, key, files, seconds, stage, error, message = row
             told = {name: (size, sha256) for name, (size, sha256) in json.loads(files or "{}").items()}

@@ -68,7 +68,7 @@ def plan_archive(
     whole: set[str] = set()
     if (folder / LEDGER_FILE).is_file():
         with Ledger(folder) as ledger:
-            done = [entry for entry in ledger.entries() if entry.state == "done"]
+            done = [entry for entry in ledger.entries(with_files=True) if entry.state == "done"]
         whole = {entry.case_id for entry in done if is_whole(folder / entry.folder, entry.files)}
     return [_planned(case, case.case_id in whole) for case in cases]
 

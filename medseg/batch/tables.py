@@ -22,7 +22,7 @@ __all__ = ["TABLE_FILES", "summarize_batch", "write_tables"]
 
 TABLE_FILES = ("cases.parquet", "lesions.parquet", "failures.csv", "index.html")
 _TYPES = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_()}
-_ROWS_AT_ONCE = 4096  # bounds the memory, whatever the number of cases
+_ROWS_AT_ONCE = 512  # bounds the memory, whatever the number of cases
 _CASE_COLUMNS: Mapping[str, str] = {
     "case_id": "text",
     "folder": "text",

@@ -150,8 +150,11 @@ class Segmenter:
                 is_exact = self.precision == "exact"
                 prepared = prepare(volume, self.recipe.preparation, is_exact=is_exact, previous=before)
             with monitor.stage("network"):
+                waited_s = self._turn.waited_s
                 with self._turn:  # a look at the air runs the network
                     run = Run(self._model, self.options, prepared, volume, self._turn)
+                if self._turn.waited_s > waited_s:
+                    monitor.attribute("wait", self._turn.waited_s - waited_s)
                 try:
                     semantic = run.semantic(monitor, cancel)
                 finally:

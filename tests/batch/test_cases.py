@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.batch.cases import find_cases
+from medseg.batch.ledger import Ledger
 from tests.batch.archives import make_archive
 from tests.io.dicom_files import write_series
 from tests.io.nifti_files import save
@@ -57,3 +58,19 @@ def test_a_dicom_case_is_named_by_a_salted_hash_and_tells_its_modality(tmp_path:
     assert case.case_id != other.case_id
     assert case.fields["format"] == "dicom"
     assert case.fields["modality"] is not None
+
+
+def test_thousands_of_cases_are_entered_and_found_done_without_looking_at_them_twice(tmp_path: Path) -> None:
+    cases = [(f"case_{number:05d}", f"folder_{number:05d}", "somewhere") for number in range(5000)]
+    with Ledger(tmp_path, create=True) as ledger:
+        ledger.add(cases)
+        ledger.set_done("case_00007", "key", {"result.json": (3, "ab" * 32)}, 1.0)
+        ledger.add(cases)  # as a resumed run does
+        ledger.forget_unfinished({name for name, _, _ in cases[:4000]})
+        entries = ledger.entries()
+        assert [entry.case_id for entry in entries] == [name for name, _, _ in cases[:4000]]
+        assert ledger.counts() == {"done": 1, "pending": 3999}
+        assert not entries[7].files  # kept in the ledger, not in memory
+        assert ledger.entries(with_files=True)[7].files == {"result.json": (3, "ab" * 32)}
+        ledger.forget_unfinished(set())
+        assert ledger.counts() == {"done": 1}
