@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from medseg.batch.ledger import Entry
 from medseg.dicom.pacs import Pacs, store_missing
 from medseg.dicom.pacs_access import PacsAccess, open_pacs
+from medseg.io.dicom_results import DICOM_FILES
 
-__all__ = ["Delivered", "Delivery"]
+__all__ = ["Delivered", "Delivery", "Destination"]
 
 _MOST_WAITING = 16
 
@@ -22,6 +25,28 @@ class Delivered:
     case_id: str
     n_new: int = 0
     error: Exception | None = None
+
+
+class Destination(Protocol):
+    """Where results go besides the output folder. `stage` is that of a case that could not be brought there."""
+
+    address: str
+    stage: str
+
+    def names(self, entry: Entry) -> Iterable[str]:
+        """Which files of a case go there."""
+
+    def send(self, case_id: str, files: Sequence[Path]) -> None:
+        """Bring the files of a case there when its turn comes."""
+
+    def ended(self, *, wait: bool = False) -> Iterator[Delivered]:
+        """The cases that have come to an end since; with `wait`, all of them."""
+
+    def __enter__(self) -> Destination:
+        """Begin."""
+
+    def __exit__(self, *_: object) -> None:
+        """End; what has not begun is left for the next run."""
 
 
 class Delivery:
@@ -38,6 +63,8 @@ class Delivery:
         If the address or the credentials make no sense.
     """
 
+    stage = "store"
+
     def __init__(self, access: PacsAccess) -> None:
         self.address = access.address
         self._pacs: Pacs = open_pacs(access)
@@ -50,6 +77,10 @@ class Delivery:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._pacs.close()
+
+    def names(self, entry: Entry) -> Iterable[str]:
+        """The DICOM objects of a case."""
+        return [name for name in DICOM_FILES if name in entry.files]
 
     def send(self, case_id: str, files: Sequence[Path]) -> None:
         """Store the files of a case when its turn comes."""

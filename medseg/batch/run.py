@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.batch.cases import FIELDS, Case, find_cases
+from medseg.batch.copies import Copies
 from medseg.batch.crew import Crew
-from medseg.batch.deliver import Delivery
+from medseg.batch.deliver import Delivery, Destination
 from medseg.batch.ledger import LEDGER_FILE, Ledger, is_whole
 from medseg.batch.locks import only_run
 from medseg.batch.messages import ModelChoice
@@ -19,6 +20,7 @@ from medseg.batch.select import parse_rule
 from medseg.batch.status import BatchStatus, archive_status
 from medseg.batch.tables import write_tables
 from medseg.batch.work import OnEvent, Work
+from medseg.core.scan import Scan
 from medseg.dicom.pacs_access import PacsAccess
 from medseg.errors import OutputExists, UsageError
 from medseg.io.archive import unpacking_into
@@ -36,12 +38,16 @@ Archive = str | PathLike[str] | PacsSource
 
 @dataclass(frozen=True)
 class PlannedCase:
-    """What a run would do with a case: `state` is "to do", "done before", or "unreadable" with its `problem`."""
+    """What a run would do with a case: `state` is "to do", "done before", or "unreadable" with its `problem`.
+
+    `scan` is what was found; None for what cannot be read or lies in a PACS.
+    """
 
     case_id: str
     source: str
     state: str
     problem: str = ""
+    scan: Scan | None = field(default=None, repr=False, compare=False)
 
 
 def plan_archive(
@@ -85,6 +91,7 @@ def run_archive(
     time_limit_s: float | None = None,
     allow_gaps: bool = False,
     deliver_to: PacsAccess | None = None,
+    copy_to: str | None = None,
     on_event: OnEvent | None = None,
     **how: Any,
 ) -> BatchStatus:
@@ -120,6 +127,8 @@ def run_archive(
     deliver_to
         A PACS in which the DICOM objects of each case are stored, with the identity of the patient in them; those that
         it holds already are left as they are.
+    copy_to
+        A URL that fsspec knows (s3://bucket/run): the files of each case are copied there as it ends, tables at last.
     on_event
         Called with what happens, in this process.
     **how
@@ -164,7 +173,9 @@ def run_archive(
             raise OutputExists(f"{folder} already holds a batch; --resume goes on with it")
         _sweep(folder)
         salt = read_salt(folder) or new_salt()
-        delivery = None if deliver_to is None else Delivery(deliver_to)
+        copies = None if copy_to is None else Copies(copy_to, folder)
+        destinations: list[Destination] = [] if copies is None else [copies]
+        destinations += [] if deliver_to is None else [Delivery(deliver_to)]
         remote = RemoteScans(archive.access, folder, salt, allow_gaps) if isinstance(archive, PacsSource) else None
         with unpacking_into(folder):
             found = _found(archive, salt, allow_gaps)
@@ -174,7 +185,7 @@ def run_archive(
         try:
             with Ledger(folder, create=True) as ledger:
                 ledger.forget_unfinished({case.case_id for case in found})
-                work = Work(_name(archive), folder, ledger, on_event or (lambda _: None), remote, delivery)
+                work = Work(_name(archive), folder, ledger, on_event or (lambda _: None), remote, destinations)
                 work.enter(cases)
                 with _team(choice, folder, workers, scheduler, time_limit_s) as team:
                     if isinstance(dashboard := getattr(team, "dashboard", None), str):
@@ -182,7 +193,9 @@ def run_archive(
                     work.do(team)
         finally:
             _sweep(folder)
-        write_tables(folder)
+        tables = write_tables(folder)
+        if copies is not None:
+            copies.put_all(tables)
     status = archive_status(folder)
     work.tell("end", n_done=status.n_done, n_failed=status.n_failed)
     return status
@@ -242,7 +255,7 @@ def _selected(cases: list[Case], select: str | None) -> list[Case]:
 def _planned(case: Case, is_whole_before: bool) -> PlannedCase:
     if case.error is not None:
         return PlannedCase(case.case_id, case.source, "unreadable", str(case.error))
-    return PlannedCase(case.case_id, case.source, "done before" if is_whole_before else "to do")
+    return PlannedCase(case.case_id, case.source, "done before" if is_whole_before else "to do", scan=case.scan)
 
 
 def _sweep(folder: Path) -> None:

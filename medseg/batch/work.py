@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,12 @@ from typing import Any, Protocol
 
 from medseg.batch.ahead import Ahead
 from medseg.batch.cases import Case
-from medseg.batch.deliver import Delivered, Delivery
+from medseg.batch.deliver import Delivered, Destination
 from medseg.batch.ledger import Entry, Ledger, is_whole, result_key
 from medseg.batch.messages import CaseDone, Outcome, Task
 from medseg.batch.remote import Fetched, RemoteScans
 from medseg.core.scan import Scan
 from medseg.errors import MedsegError, OutputNotWritable, PacsUnreachable
-from medseg.io.dicom_results import DICOM_FILES
 from medseg.io.scan import hash_inputs
 
 __all__ = ["OnEvent", "Work", "Workers"]
@@ -67,8 +66,8 @@ class Work:
         Told of what happens.
     remote
         Fetches the cases that lie in a PACS.
-    delivery
-        Stores results in a PACS.
+    destinations
+        Where results go besides: a PACS, another file system.
     """
 
     def __init__(
@@ -78,11 +77,11 @@ class Work:
         ledger: Ledger,
         on_event: OnEvent,
         remote: RemoteScans | None = None,
-        delivery: Delivery | None = None,
+        destinations: Sequence[Destination] = (),
     ) -> None:
         self._archive = archive
         self._folder, self._ledger, self._on_event = folder, ledger, on_event
-        self._remote, self._delivery = remote, delivery
+        self._remote, self._destinations = remote, destinations
         self._cases: dict[str, Case] = {}
         places = "|".join(re.escape(str(place)) for place in (folder.resolve(), folder))
         self._temporary = re.compile(rf"(?:{places})/\.tmp-(?:archive|fetch)-[^/]*(?:/|$)")
@@ -117,8 +116,8 @@ class Work:
 
         try:
             with ExitStack() as stack:
-                if self._delivery is not None:
-                    stack.enter_context(self._delivery)
+                for destination in self._destinations:
+                    stack.enter_context(destination)
                 for task, outcome in workers.work(self._tasks(model, stack), on_start):
                     running.discard(task.case_id)
                     self._keep(task, outcome, model)
@@ -186,31 +185,30 @@ class Work:
             self._fail(task.case_id, outcome.stage, outcome.error, outcome.message)
 
     def _deliver(self, entry: Entry) -> None:
-        """Store a result in the PACS unless it lies there."""
-        delivery = self._delivery
-        if delivery is None or self._ledger.is_stored(entry.case_id, delivery.address, entry.key):
-            return
-        names = [name for name in DICOM_FILES if name in entry.files]
-        delivery.send(entry.case_id, [self._folder / entry.folder / name for name in names])
+        """Bring a result to where it does not lie yet."""
+        for destination in self._destinations:
+            if not self._ledger.is_stored(entry.case_id, destination.address, entry.key):
+                files = [self._folder / entry.folder / name for name in destination.names(entry)]
+                destination.send(entry.case_id, files)
 
     def _note_delivered(self, *, wait: bool = False) -> None:
-        if self._delivery is not None:
-            for delivered in self._delivery.ended(wait=wait):
-                self._note(delivered, self._delivery.address)
+        for destination in self._destinations:
+            for delivered in destination.ended(wait=wait):
+                self._note(delivered, destination)
 
-    def _note(self, delivered: Delivered, address: str) -> None:
+    def _note(self, delivered: Delivered, destination: Destination) -> None:
         case_id, error = delivered.case_id, delivered.error
         if error is not None:
-            self._fail(case_id, "store", type(error).__name__, str(error))
+            self._fail(case_id, destination.stage, type(error).__name__, str(error))
             self._count_unreachable(error)
             return
         self._n_unreachable = 0
         entry = self._ledger.entry(case_id)
         if entry is not None and entry.key is not None:
-            self._ledger.set_stored(case_id, address, entry.key)
-            if entry.state == "failed":  # the store of an earlier run
+            self._ledger.set_stored(case_id, destination.address, entry.key)
+            if entry.failure is not None and entry.failure.stage == destination.stage:  # of an earlier run
                 self._ledger.set_unfailed(case_id)
-        self.tell("stored", case_id=case_id, n_new=delivered.n_new)
+        self.tell("stored", case_id=case_id, place=destination.address, n_new=delivered.n_new)
 
     def _fail_unread(self, case: Case, error: Exception) -> None:
         if isinstance(error, OSError) and not isinstance(error, MedsegError):  # the input went away

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medseg.cli.console import print_json
+from medseg.cli.batch_progress import print_plan, print_status, show_batch
 from medseg.cli.model import Trust
 from medseg.cli.options import (
     AllowGaps,
@@ -28,8 +25,6 @@ from medseg.errors import UsageError
 
 if TYPE_CHECKING:
     from medseg.batch.remote import PacsSource
-    from medseg.batch.run import PlannedCase
-    from medseg.batch.status import BatchStatus
     from medseg.dicom.pacs_access import PacsAccess
 
 __all__ = ["batch", "status"]
@@ -79,7 +74,9 @@ _Select = Annotated[
         show_default=False,
     ),
 ]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; write nothing.")]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done and about what it takes; write nothing.")
+]
 _TimeLimit = Annotated[
     float | None, typer.Option("--time-limit-s", help="Most seconds for one case; it fails after that.")
 ]
@@ -101,6 +98,15 @@ _To = Annotated[
         "--to",
         metavar="PACS",
         help="Store the DICOM objects of each case, with the patient's identity, in a PACS; what it holds stays.",
+        show_default=False,
+    ),
+]
+_CopyTo = Annotated[
+    str | None,
+    typer.Option(
+        "--copy-to",
+        metavar="URL",
+        help="Copy results to another file system as well, such as s3://bucket/run (any that fsspec knows).",
         show_default=False,
     ),
 ]
@@ -146,6 +152,7 @@ def batch(
     credentials: _Credentials = None,
     own_title: _OwnTitle = "MEDSEG",
     receive_port: _ReceivePort = 11112,
+    copy_to: _CopyTo = None,
     resume: _Resume = False,
     workers: _Workers = 1,
     scheduler: _Scheduler = None,
@@ -180,31 +187,39 @@ def batch(
     enter = _Entrance(credentials, own_title, receive_port)
     query = (modality, study_date, series_description, tuple(accession or ()))
     source = _source(archive, None if from_pacs is None else enter(from_pacs), query)
+    how: dict[str, Any] = {
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "trust": trust or None,
+        "mirror": test_time_flips,
+        "skip_air": skip_air,
+        "max_memory_mib": max_memory_mib,
+        "nan_as": nan_as,
+    }
     if dry_run:
-        _print_plan(plan_archive(source, output, select=select, allow_gaps=allow_gaps), as_json)
+        from medseg.batch.estimate import estimate_run
+
+        planned = plan_archive(source, output, select=select, allow_gaps=allow_gaps)
+        print_plan(planned, estimate_run(planned, model, output, **how), as_json=as_json)
         return
-    state = run_archive(
-        source,
-        model,
-        output,
-        resume=resume,
-        workers=workers,
-        scheduler=scheduler,
-        select=select,
-        time_limit_s=time_limit_s,
-        allow_gaps=allow_gaps,
-        deliver_to=None if to_pacs is None else enter(to_pacs),
-        on_event=None if quiet else (_print_event if as_json else _Progress()),
-        device=device,
-        engine=engine,
-        precision=precision,
-        trust=trust or None,
-        mirror=test_time_flips,
-        skip_air=skip_air,
-        max_memory_mib=max_memory_mib,
-        nan_as=nan_as,
-    )
-    _print_status(state, as_json)
+    with show_batch(quiet=quiet, as_json=as_json) as on_event:
+        state = run_archive(
+            source,
+            model,
+            output,
+            resume=resume,
+            workers=workers,
+            scheduler=scheduler,
+            select=select,
+            time_limit_s=time_limit_s,
+            allow_gaps=allow_gaps,
+            deliver_to=None if to_pacs is None else enter(to_pacs),
+            copy_to=copy_to,
+            on_event=on_event,
+            **how,
+        )
+    print_status(state, as_json=as_json)
     if state.n_failed:
         raise typer.Exit(_EXIT_SOME_FAILED)
 
@@ -265,65 +280,8 @@ def status(output: _Output, tables: _Tables = False, as_json: Json = False, quie
     from medseg.batch.status import archive_status
     from medseg.batch.tables import write_tables
 
-    _print_status(archive_status(output), as_json)
+    print_status(archive_status(output), as_json=as_json)
     if tables:
         write_tables(output)
         if not quiet:
             typer.echo(f"tables written to {output}", err=True)
-
-
-def _print_plan(cases: list[PlannedCase], as_json: bool) -> None:
-    if as_json:
-        print_json({"n_cases": len(cases), "cases": [vars(case) for case in cases]})
-        return
-    for case in cases:
-        typer.echo("  ".join(filter(None, [f"{case.state:<11}", case.case_id, case.problem])))
-    n_to_do = sum(case.state == "to do" for case in cases)
-    typer.echo(f"{n_to_do} of {len(cases)} case(s) to do")
-
-
-def _print_status(state: BatchStatus, as_json: bool) -> None:
-    if as_json:
-        print_json({**vars(state), "output": str(state.output), "failures": [vars(case) for case in state.failures]})
-        return
-    for case in state.failures:
-        typer.echo(f"failed  {case.case_id}  ({case.stage})  {case.error}")
-    pace = "" if state.seconds_per_case is None else f", {state.seconds_per_case:.3g} s a case"
-    running = ", a run is at work" if state.is_running else ""
-    typer.echo(
-        f"{state.output}: {state.n_cases} case(s): {state.n_done} done, {state.n_failed} failed, "
-        f"{state.n_pending} to do{pace}{running}"
-    )
-
-
-def _print_event(event: Mapping[str, Any]) -> None:
-    typer.echo(json.dumps(event), err=True)
-
-
-class _Progress:
-    """A line for each case that ends, with the pace and the time left."""
-
-    def __init__(self) -> None:
-        self._n_cases = self._n_ended = self._n_worked = 0
-        self._started_s = time.monotonic()
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        kind = event["event"]
-        if kind == "cluster":
-            typer.echo(f"dashboard: {event['dashboard']}", err=True)
-        elif kind == "found":
-            self._n_cases = event["n_cases"]
-            typer.echo(f"{self._n_cases} case(s) found", err=True)
-        elif kind in ("done", "failed", "skipped"):
-            self._n_ended += 1
-            self._n_worked += kind == "done"
-            if kind != "skipped":
-                reason = f": {event['message']}" if kind == "failed" else ""
-                place = f"{self._n_ended}/{self._n_cases}"
-                typer.echo(f"{place} {kind} {event['case_id']}{self._left()}{reason}", err=True)
-
-    def _left(self) -> str:
-        if not self._n_worked:
-            return ""
-        each_s = (time.monotonic() - self._started_s) / self._n_worked
-        return f" (about {each_s * (self._n_cases - self._n_ended):.0f} s left)"

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import medseg
+from medseg.batch.estimate import estimate_run
 from medseg.batch.locks import only_run
 from medseg.batch.run import plan_archive
 from medseg.batch.status import BatchStatus, archive_status
@@ -226,3 +227,59 @@ def test_interrupt_drops_the_case_in_work_and_leaves_nothing_half_written(tmp_pa
     status = archive_status(tmp_path / "out")
     assert (status.n_done, status.n_failed, status.n_pending, status.is_running) == (1, 0, 2, False)
     assert temporary_files(tmp_path / "out") == []
+
+
+def test_results_are_copied_to_a_url_once(copied: tuple[Path, Path], tmp_path: Path, tiny_bundle: Path) -> None:
+    archive, output = copied
+    url = f"file://{tmp_path}/elsewhere"
+    _, events = run(archive, tiny_bundle, output, resume=True, copy_to=url)
+    assert told(events, "stored") == told(events, "skipped")
+    there = {path.relative_to(tmp_path / "elsewhere"): path.read_bytes() for path in files_in(tmp_path / "elsewhere")}
+    here = {path.relative_to(output): path.read_bytes() for path in files_in(output)}
+    assert there == {name: content for name, content in here.items() if name in there}
+    assert {len(name.parts) for name in there} == {1, 2}
+    assert sum(name.name == "result.json" for name in there) == 4
+    assert not [name for name in there if name.name in ("ledger.sqlite", ".medseg-salt")]
+    _, events = run(archive, tiny_bundle, output, resume=True, copy_to=url)
+    assert told(events, "stored") == []
+
+
+def test_a_copy_that_fails_is_a_failure_until_it_succeeds(
+    copied: tuple[Path, Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    archive, output = copied
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "p1__scan_001").write_text("in the way")
+    url = f"file://{tmp_path}/elsewhere"
+    status, _ = run(archive, tiny_bundle, output, resume=True, copy_to=url)
+    assert [failure.case_id for failure in status.failures if failure.stage == "copy"] == ["p1/scan_001"]
+    (tmp_path / "elsewhere" / "p1__scan_001").unlink()
+    status, events = run(archive, tiny_bundle, output, resume=True, copy_to=url)
+    assert status.n_done == 4
+    assert told(events, "start") == ["p2/bad_002"]  # nothing was run again but what failed in itself
+    with pytest.raises(UsageError, match="cannot be written"):
+        run(archive, tiny_bundle, output, resume=True, copy_to="nosuchthing://bucket")
+
+
+def test_a_run_is_estimated_by_what_is_done_or_by_a_trial(
+    copied: tuple[Path, Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    archive, output = copied
+    assert estimate_run(plan_archive(archive, output, select="slices == 12"), tiny_bundle, output, **HOW) is not None
+    planned = plan_archive(archive, tmp_path / "new", select="slices == 12 and 'scan' in source")
+    by_trial = estimate_run(planned, tiny_bundle, tmp_path / "new", **HOW)
+    by_history = estimate_run(planned, tiny_bundle, output, **HOW)
+    assert by_trial is not None
+    assert by_history is not None
+    assert by_trial.basis.startswith("a trial of")
+    assert by_history.basis == "4 case(s) that are done"
+    size = sum(path.stat().st_size for path in files_in(output) if len(path.relative_to(output).parts) == 2)
+    assert by_history.n_bytes == size
+    assert by_trial.n_bytes == pytest.approx(size, rel=0.3)
+    assert by_trial.seconds > 0
+    assert not (tmp_path / "new").exists()
+    assert estimate_run([], tiny_bundle, output) is None
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
