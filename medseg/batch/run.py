@@ -16,7 +16,7 @@ from medseg.batch.ledger import LEDGER_FILE, Ledger, is_whole
 from medseg.batch.locks import only_run
 from medseg.batch.messages import ModelChoice
 from medseg.batch.remote import PacsSource, RemoteScans, find_remote_cases
-from medseg.batch.select import parse_rule
+from medseg.batch.select import read_rule
 from medseg.batch.status import BatchStatus, archive_status
 from medseg.batch.tables import write_tables
 from medseg.batch.work import OnEvent, Work
@@ -119,7 +119,7 @@ def run_archive(
         Do the cases on a Dask cluster (extra `cluster`): its address, as tcp://HOST:8786, or "local" for one of
         `workers` processes on this machine. Archive, model and output must have the same paths for every worker.
     select
-        A rule over the fields of a case: "modality == 'PT' and slices > 40".
+        A rule over the fields of a case ("modality == 'PT' and slices > 40"), or a YAML file with a list of rules.
     time_limit_s
         Most seconds for one case.
     allow_gaps
@@ -248,7 +248,7 @@ def _check_numbers(workers: int, time_limit_s: float | None) -> None:
 def _selected(cases: list[Case], select: str | None) -> list[Case]:
     if select is None:
         return cases
-    rule = parse_rule(select, FIELDS)
+    rule = read_rule(select, FIELDS)
     return [case for case in cases if rule(case.fields)]
 
 

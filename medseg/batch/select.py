@@ -9,11 +9,14 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from medseg.errors import UsageError
 
-__all__ = ["Rule", "parse_rule"]
+__all__ = ["Rule", "parse_rule", "read_rule"]
 
 Field = str | int | float | None
 Rule = Callable[[Mapping[str, Field]], bool]
@@ -73,6 +76,29 @@ def parse_rule(text: str, fields: Iterable[str]) -> Rule:
             raise UsageError(f"selection {text!r} compares what cannot be compared: {error}") from error
 
     return rule
+
+
+def read_rule(text: str, fields: Iterable[str]) -> Rule:
+    """A selection rule as it is written on the command line: the rule itself, or a YAML file (.yaml, .yml) with a list.
+
+    Every rule of a list must hold.
+
+    Raises
+    ------
+    UsageError
+        As `parse_rule`, or if the file cannot be read or holds no list of rules.
+    """
+    if Path(text).suffix.lower() not in (".yaml", ".yml"):
+        return parse_rule(text, fields)
+    try:
+        lines = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"selection {text} cannot be read: {error}") from error
+    if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in lines):
+        raise UsageError(f"selection {text} must be a list of rules, one a line: - slices > 40")
+    names = tuple(fields)
+    rules = [parse_rule(line, names) for line in lines]
+    return lambda case: all(rule(case) for rule in rules)
 
 
 class _Reader:

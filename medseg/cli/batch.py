@@ -70,7 +70,7 @@ _Select = Annotated[
     typer.Option(
         "--select",
         metavar="RULE",
-        help="Only cases for which this holds, as \"modality == 'PT' and slices > 40\".",
+        help="Only cases for which this holds, as \"modality == 'PT' and slices > 40\", or a YAML list of such.",
         show_default=False,
     ),
 ]

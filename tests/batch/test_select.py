@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from medseg.batch.select import parse_rule
+from medseg.batch.select import parse_rule, read_rule
 from medseg.errors import UsageError
 
 FIELDS = ("modality", "slices", "spacing_k_mm", "description")
@@ -56,3 +58,19 @@ def test_anything_else_is_refused_with_the_rule_in_the_message(rule: str) -> Non
 def test_text_against_a_number_is_said() -> None:
     with pytest.raises(UsageError, match="cannot be compared"):
         parse_rule("modality > 3", FIELDS)(CASE)
+
+
+def test_every_rule_of_a_yaml_list_must_hold(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text("- modality == 'PT'\n- slices > 40\n")
+    rule = read_rule(str(file), FIELDS)
+    assert rule(CASE)
+    assert not rule({**CASE, "slices": 40})
+    assert not rule({**CASE, "modality": "CT"})
+    assert read_rule("slices > 40", FIELDS)(CASE)
+    for text, words in (("slices > 40", "list of rules"), ("- slice > 1", "no field"), ("[", "cannot be read")):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=words):
+            read_rule(str(file), FIELDS)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_rule(str(tmp_path / "none.yaml"), FIELDS)
