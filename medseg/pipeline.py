@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -218,9 +219,11 @@ def segment_folder(model: str | Path, dataset_dir: str | Path, output_dir: str |
     model
         A bundle, or any other model that `load_segmenter` takes.
     dataset_dir
-        Its volume files, and its folders with one DICOM series or volume file each, are a case each.
+        Its volume files, and its folders with one DICOM series or volume file each, are a case each. Other files are
+        passed over, with a warning.
     output_dir
-        Each case has a folder here, named by its `case_id`; results that are there already are replaced.
+        Each case has a folder here, named by its `case_id`: the name of its file or folder; for DICOM a salted hash, and
+        the log says of which folder. Results that are there already are replaced.
 
     Returns
     -------
@@ -231,28 +234,46 @@ def segment_folder(model: str | Path, dataset_dir: str | Path, output_dir: str |
     ScanNotFound
         If there is no case.
     ScanError
-        If cases could not be segmented; all others are written, and each that failed is named.
+        If cases could not be segmented, or are a second one of the same name; all others are written, and each that
+        failed is named.
     """
     from medseg.models.load import load_segmenter
 
-    entries = sorted(p for p in Path(dataset_dir).glob("[!.]*") if p.is_dir() or is_volume_name(p))
+    found = sorted(Path(dataset_dir).glob("[!.]*"))
+    entries = [path for path in found if path.is_dir() or is_volume_name(path)]
     if not entries:
         raise ScanNotFound(f"{dataset_dir} holds no volume files and no folders: nothing to segment")
+    if len(found) > len(entries):
+        logger.warning("%s: %d other file(s) passed over", dataset_dir, len(found) - len(entries))
     segmenter = load_segmenter(model)
     salt = read_salt(output_dir) or new_salt()
+    write_salt(output_dir, salt)  # before the first case, so that a run after one that was killed names cases alike
     written, failed = [], []
+    holders: dict[str, str] = {}
     for entry in entries:
         try:
-            scan = read_scan(entry, salt=salt)
+            scan = _scan_named_by(entry, salt, holders)
             written.append(write_case(segment_case(scan, segmenter), Path(output_dir, scan.case_id), overwrite=True))
         except MedsegError as error:
             failed.append(f"{entry.name}: {error}")
             logger.error("%s", failed[-1])
-    if written:
-        write_salt(output_dir, salt)
     if failed:
         raise ScanError(f"{len(failed)} of {len(entries)} case(s) failed: {'; '.join(failed)}")
     return written
+
+
+def _scan_named_by(entry: Path, salt: str, holders: dict[str, str]) -> Scan:
+    """The scan of an entry of a folder, by a name that no other has: two cases never share an output folder."""
+    scan = read_scan(entry, salt=salt)
+    if scan.format != "dicom" and entry.is_dir():
+        scan = replace(scan, case_id=entry.name)
+    holder = holders.setdefault(scan.case_id.casefold(), entry.name)
+    if holder != entry.name:
+        raise ScanError(
+            f"its case is {scan.case_id}, as that of {holder}; rename it, or leave a series out that is twice"
+        )
+    logger.info("%s is case %s", entry.name, scan.case_id)
+    return scan
 
 
 def _write_dicom(

@@ -13,8 +13,8 @@ import pytest
 
 import medseg
 from medseg.core.plan import SeparationPlan
-from medseg.errors import ChannelMismatch, NonFiniteVoxels, OutputExists
-from medseg.pipeline import RESULT_FILES
+from medseg.errors import ChannelMismatch, NonFiniteVoxels, OutputExists, ScanError, ScanNotFound
+from medseg.pipeline import RESULT_FILES, segment_folder
 
 HOT = 12.0
 
@@ -127,3 +127,23 @@ def test_provenance_names_weights_plan_input_and_versions(segmenter: object, tmp
     assert len(provenance.weights_sha256) == len(provenance.plan_sha256) == len(provenance.inputs_sha256[0]) == 64
     assert {"python", "torch", "monai", "numpy"} <= set(provenance.versions)
     assert provenance.device == "cpu"
+
+
+def test_cases_of_a_folder_are_named_by_their_file_or_folder_and_none_replaces_another(
+    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    for name in ("a", "b"):
+        (scans / name).mkdir(parents=True)
+        write_scan(scans / name / "scan.nii.gz")
+    (scans / "notes.txt").write_text("")
+    assert segment_folder(tiny_bundle, scans, out) == [out / "a", out / "b"]
+    assert "1 other file(s) passed over" in caplog.text
+    assert json.loads((out / "a" / "result.json").read_text())["case_id"] == "a"
+    before = (out / "a" / "result.json").stat().st_mtime_ns
+    write_scan(scans / "B.nii.gz")
+    with pytest.raises(ScanError, match=r"1 of 3 case\(s\) failed: b: its case is b, as that of B\.nii\.gz; rename it"):
+        segment_folder(tiny_bundle, scans, out)
+    assert (out / "a" / "result.json").stat().st_mtime_ns > before
+    with pytest.raises(ScanNotFound, match="nothing to segment"):
+        segment_folder(tiny_bundle, scans / "notes.txt", out)

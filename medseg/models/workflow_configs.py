@@ -14,7 +14,7 @@ __all__ = ["LOGGING", "SEGMENT_CONFIG", "evaluate_config", "train_config"]
 
 LOGGING = """\
 [loggers]
-keys=root
+keys=root, highdicom
 
 [handlers]
 keys=consoleHandler
@@ -25,6 +25,11 @@ keys=fullFormatter
 [logger_root]
 level=INFO
 handlers=consoleHandler
+
+[logger_highdicom]
+level=WARNING
+handlers=
+qualname=highdicom
 
 [handler_consoleHandler]
 class=StreamHandler

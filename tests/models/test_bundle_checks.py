@@ -20,6 +20,7 @@ from medseg.models.bundle import LOGGING_PATH, read_bundle
 from medseg.models.export import workflow_files
 from medseg.models.workflow_configs import LOGGING
 from medseg.training.train import train
+from tests.io.dicom_files import add_pet_tags, all_edits, set_tag, write_series
 from tests.models.meta_schema import META_SCHEMA
 from tests.plans import tiny_plan
 from tests.training.cases import write_data_set
@@ -100,11 +101,14 @@ def test_monais_command_gives_the_lesions_and_the_table_of_medseg(tiny_bundle: P
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     for path, content in workflow_files(read_bundle(bundle).plan).items():
         (bundle / path).write_text(json.dumps(content))
+    (bundle / LOGGING_PATH).write_text(LOGGING)
     scans = tmp_path / "scans"
     for seed, name in ((1, "p1.nii.gz"), (2, "folder/p2.nii.gz")):
         phantom = medseg.make_phantom("pet", seed)
         (scans / name).parent.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(np.array(phantom.volume.array[0]), phantom.volume.geometry.affine), scans / name)
+    hot = all_edits(set_tag("RescaleSlope", 200), lambda dataset, _: add_pet_tags(dataset))
+    write_series(scans / "series", 6, edit=hot, modality="PT")
     command = [sys.executable, "-m", "monai.bundle", "run"]
     command += ["--config_file", str([str(bundle / "configs" / f"{name}.json") for name in ("inference", "segment")])]
     command += ["--meta_file", "False", "--bundle_root", str(bundle), "--dataset_dir", str(scans)]
@@ -112,10 +116,19 @@ def test_monais_command_gives_the_lesions_and_the_table_of_medseg(tiny_bundle: P
         [*command, "--output_dir", str(tmp_path / "out")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert read_salt(tmp_path / "out")
+    assert "copy attributes of module" not in done.stdout  # highdicom says that of every module of every object
+    salt = read_salt(tmp_path / "out")
+    assert salt
     segmenter = medseg.load_segmenter(bundle)
-    for case, path in (("p1", scans / "p1.nii.gz"), ("p2", scans / "folder")):
-        expected = medseg.write_case(medseg.segment_case(medseg.read_scan(path), segmenter), tmp_path / "own" / case)
+    cases = {
+        "p1": medseg.read_scan(scans / "p1.nii.gz"),
+        "folder": medseg.read_scan(scans / "folder", case_id="folder"),
+    }
+    series = medseg.read_scan(scans / "series", salt=salt)
+    assert f"series is case {series.case_id}" in done.stdout
+    assert (tmp_path / "out" / series.case_id / "lesions.sr.dcm").is_file()
+    for case, scan in (*cases.items(), (series.case_id, series)):
+        expected = medseg.write_case(medseg.segment_case(scan, segmenter), tmp_path / "own" / case)
         written = tmp_path / "out" / case
         assert (written / "lesions.csv").read_bytes() == (expected / "lesions.csv").read_bytes()
         for name in ("lesions.nii.gz", "semantic.nii.gz"):
