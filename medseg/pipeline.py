@@ -222,8 +222,8 @@ def segment_folder(model: str | Path, dataset_dir: str | Path, output_dir: str |
         Its volume files, and its folders with one DICOM series or volume file each, are a case each. Other files are
         passed over, with a warning.
     output_dir
-        Each case has a folder here, named by its `case_id`: the name of its file or folder; for DICOM a salted hash, and
-        the log says of which folder. Results that are there already are replaced.
+        Each case has a folder here, named by its `case_id`: the name of its file or folder; for DICOM a salted hash,
+        and the log says of which folder. Results that are there already are replaced.
 
     Returns
     -------

@@ -37,7 +37,7 @@ def read_bids_folder(folder: Path, channels: Sequence[str] = ()) -> FoundSet:
     Raises
     ------
     InvalidManifest
-        If there is no label map, two for one case, or a case lacks an image.
+        If there is no label map, two for one case, a case lacks an image, or a table of classes is malformed.
     """
     maps: dict[str, Path] = {}
     for label in sorted((folder / "derivatives").rglob("sub-*_*.nii*")):
@@ -55,14 +55,17 @@ def read_bids_folder(folder: Path, channels: Sequence[str] = ()) -> FoundSet:
     for case_id, label in maps.items():
         missing = [name for name in wanted if name not in images[case_id]]
         if missing or not wanted:
-            raise InvalidManifest(f"{case_id}: no image {' or '.join(missing) or 'that all cases have'} below {folder}")
+            what = " or ".join(missing) or "that all cases have"
+            raise InvalidManifest(f"{case_id}: not one image {what} below {folder}, but none or several")
         files = tuple(images[case_id][name] for name in wanted)
         cases.append(FoundCase(case_id, files, label, patient=case_id.split("_")[0]))
     described = read_description(folder / "dataset_description.json")
     about = {"name": described.get("Name"), "licence": described.get("License"), "source": described.get("DatasetDOI")}
     authors = ", ".join(map(str, described.get("Authors", [])))
     found = {key: str(value) for key, value in (*about.items(), ("attribution", authors)) if value}
-    return FoundSet(tuple(cases), tuple(map(channel_called, wanted)), _labels(maps), {}, found)
+    without = {path.name for path in folder.glob("sub-*") if path.is_dir()} - {case.patient for case in cases}
+    notes = (f"{len(without)} subject(s) have no label map among the derivatives and were left out",) if without else ()
+    return FoundSet(tuple(cases), tuple(map(channel_called, wanted)), _labels(maps), {}, found, notes)
 
 
 def _case_id(path: Path) -> str:
@@ -104,4 +107,7 @@ def _labels(maps: dict[str, Path]) -> dict[int, str] | None:
         return None
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    return {int(row["index"]): row["name"] for row in rows if int(row["index"]) > 0}
+    try:
+        return {int(row["index"]): row["name"] for row in rows if int(row["index"]) > 0}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidManifest(f"{table}: a table of classes has the columns index (whole numbers) and name") from error

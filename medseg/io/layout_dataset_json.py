@@ -7,6 +7,7 @@ nnU-Net, documentation/dataset_format.md; Antonelli et al., The Medical Segmenta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,16 @@ def read_nnunet_folder(folder: Path) -> FoundSet:
     Raises
     ------
     InvalidManifest
-        If a case lacks an image, or `dataset.json` says what a manifest cannot.
+        If there is no case, one lacks an image, `dataset.json` says what a manifest cannot, or folds are not dealt to
+        the cases, each into one.
     """
     described = read_description(folder / "dataset.json")
     ending = str(described.get("file_ending", ".nii.gz"))
     channels = _by_number(described.get("channel_names", {}), folder)
     labels, regions = _nnunet_labels(described.get("labels", {}), folder)
-    folds = _folds(folder / _FOLDS)
-    cases = []
+    known = {path.name.removesuffix(ending) for path in (folder / "labelsTr").glob(f"*{ending}")}
+    folds = _folds(folder / _FOLDS, known)
+    cases, notes = [], []
     parts: tuple[tuple[Split, str, str], ...] = (("train", "imagesTr", "labelsTr"), ("test", "imagesTs", "labelsTs"))
     for split, images, maps in parts:
         for label in sorted((folder / maps).glob(f"*{ending}")):
@@ -55,13 +58,13 @@ def read_nnunet_folder(folder: Path) -> FoundSet:
                     fold=folds.get(name) if split == "train" else None,
                 )
             )
-    without = {path.name for path in (folder / "imagesTs").glob(f"*_0000{ending}")} - {
-        case.images[0].name for case in cases
-    }
-    notes = (f"{len(without)} case(s) of imagesTs have no label map in labelsTs and were left out",) if without else ()
-    return FoundSet(
-        tuple(cases), tuple(map(channel_called, channels)), labels, regions, _about(described, folder), notes
-    )
+        without = set((folder / images).glob(f"*_0000{ending}")) - {case.images[0] for case in cases}
+        if without:
+            notes.append(f"{len(without)} case(s) of {images} have no label map in {maps} and were left out")
+    if not cases:
+        raise InvalidManifest(f"{folder}: no label map *{ending} in labelsTr or labelsTs")
+    about = _about(described, folder)
+    return FoundSet(tuple(cases), tuple(map(channel_called, channels)), labels, regions, about, tuple(notes))
 
 
 def read_msd_folder(folder: Path) -> FoundSet:
@@ -70,14 +73,17 @@ def read_msd_folder(folder: Path) -> FoundSet:
     Raises
     ------
     InvalidManifest
-        If a listed file is missing, or the file lists nothing.
+        If a listed file is missing, or `dataset.json` lists no case.
     """
     path = folder / "dataset.json"
     described = read_description(path)
     channels = _by_number(described.get("modality", {}), folder)
     labels = {n: name for n, name in enumerate(_by_number(described.get("labels", {}), folder)) if n > 0}
+    entries = described.get("training")
+    if not isinstance(entries, list) or not entries:
+        raise InvalidManifest(f'{path} lists no cases under "training"')
     cases = []
-    for entry in described.get("training", []):
+    for entry in entries:
         try:
             image, label = folder / entry["image"], folder / entry["label"]
         except (KeyError, TypeError) as error:
@@ -120,12 +126,22 @@ def _nnunet_labels(given: Any, folder: Path) -> tuple[dict[int, str], dict[str, 
                 "with unlabeled voxels out"
             )
         if isinstance(value, list | tuple):
-            regions[str(name)] = tuple(int(number) for number in value)
-        elif int(value) > 0:
+            regions[str(name)] = tuple(_class_number(name, number, folder) for number in value)
+        elif _class_number(name, value, folder) > 0:
             labels[int(value)] = str(name)
     for number in sorted({number for united in regions.values() for number in united} - labels.keys()):
         labels[number] = f"class_{number}"
     return labels, regions
+
+
+def _class_number(name: object, value: Any, folder: Path) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidManifest(
+            f'{folder / "dataset.json"}: "labels" gives each name its number, as {{"tumor": 1}}; '
+            f"got {{{name!r}: {value!r}}}"
+        ) from error
 
 
 def _by_number(given: Any, folder: Path) -> list[str]:
@@ -139,11 +155,22 @@ def _by_number(given: Any, folder: Path) -> list[str]:
     return [name for _, name in sorted(pairs)]
 
 
-def _folds(path: Path) -> dict[str, int]:
+def _folds(path: Path, names: set[str]) -> dict[str, int]:
     """Case to the fold that it is held out in."""
     if not path.is_file():
         return {}
-    return {str(name): number for number, fold in enumerate(read_json(path)) for name in fold["val"]}
+    try:
+        held_out = [(str(name), number) for number, fold in enumerate(read_json(path)) for name in fold["val"]]
+    except (KeyError, TypeError) as error:
+        raise InvalidManifest(f'{path} is no list of folds, each {{"train": [...], "val": [...]}}') from error
+    folds = dict(held_out)
+    unknown = sorted(folds.keys() - names)
+    if unknown:
+        raise InvalidManifest(f"{path} names cases without a label map in labelsTr: {', '.join(unknown[:5])}")
+    if len(folds) < len(held_out):
+        doubled = sorted(name for name, n in Counter(name for name, _ in held_out).items() if n > 1)
+        raise InvalidManifest(f"{path}: held out in more than one fold: {', '.join(doubled[:5])}")
+    return folds
 
 
 def _about(described: Mapping[str, Any], folder: Path) -> dict[str, str]:

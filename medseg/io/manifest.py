@@ -84,7 +84,7 @@ class ManifestCase(_Part):
     patient
         Whose scan it is, by a name that is no identity; by default the case's own. Cases of one patient stay together.
     split
-        "train"; "validation", which is scored while a network is trained; or "test", which training does not look at.
+        "train"; or "validation" or "test", on which no network is trained, no plan is made and no fold is scored.
     fold
         Of a case to train on: the fold that it is held out in, or None for no fold.
     lesions
@@ -276,5 +276,7 @@ def verify_case(case: ManifestCase, root: str | PathLike[str]) -> None:
 def explain_manifest(error: ValidationError) -> str:
     """What is wrong with a manifest, in one line: at most five faults, each with the key it is about."""
     details = error.errors(include_url=False)
-    lines = [f"{'.'.join(map(str, detail['loc'])) or 'the manifest'}: {detail['msg']}" for detail in details[:5]]
+    keys = ["".join(f"{key}." for key in detail["loc"]).removesuffix(".") for detail in details[:5]]
+    words = [detail["msg"].removeprefix("Value error, ") for detail in details[:5]]
+    lines = [f"{key}: {text}" if key else text for key, text in zip(keys, words, strict=True)]
     return "; ".join([*lines, *([f"and {len(details) - 5} more"] if len(details) > 5 else [])])

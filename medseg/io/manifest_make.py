@@ -159,7 +159,10 @@ def _names_found(found: FoundSet, numbered: bool) -> dict[int, str]:
 def _patient_of(case: FoundCase, expression: str | None) -> str | None:
     if expression is None:
         return case.patient
-    match = re.search(expression, case.case_id)
+    try:
+        match = re.search(expression, case.case_id)
+    except re.error as error:
+        raise UsageError(f"--patient {expression!r} is no regular expression: {error}") from error
     if match is None:
         raise UsageError(f"--patient {expression!r} matches nothing in the name of case {case.case_id}")
     return str(match[1] if match.groups() else match[0])

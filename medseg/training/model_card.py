@@ -32,8 +32,11 @@ def model_card(plan: Plan, data: DataManifest, validation: CrossValidation | Non
 def _data_text(data: DataManifest) -> str:
     channels = ", ".join(f"{channel.name} ({channel.modality}, {channel.units})" for channel in data.channels)
     classes = ", ".join(f"{number} = {name}" for number, name in data.labels.items())
+    cases = data.of_split("train")
+    others = len(data.cases) - len(cases)
+    aside = f" {others} more of the manifest, to validate or test on, were not trained on." if others else ""
     return (
-        f"{len(data.cases)} cases. Channels: {channels}. Classes: {classes}.\n\n"
+        f"{len(cases)} cases.{aside} Channels: {channels}. Classes: {classes}.\n\n"
         f"Source: {data.source}\n\nLicense of the data: {data.licence} ({data.licence_url})\n\n{data.attribution}"
     )
 

@@ -128,7 +128,7 @@ def test_missing_or_malformed_manifest_is_refused(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InvalidManifest, match=r"none\.json cannot be read"):
         read_manifest(tmp_path / "none.json")
-    with pytest.raises(InvalidManifest, match=r"bad\.json: the manifest: Invalid JSON"):
+    with pytest.raises(InvalidManifest, match=r"bad\.json: Invalid JSON"):
         read_manifest(tmp_path / "bad.json")
 
 

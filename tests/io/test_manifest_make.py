@@ -150,6 +150,18 @@ def test_discrete_segmentations_take_their_names_from_the_table(tmp_path: Path) 
         path.rename(path.with_name(path.name.replace("_label-lesion_mask", "_dseg")))
     (root / "derivatives" / "manual" / "dseg.tsv").write_text("index\tname\n0\tBackground\n1\tblack hole\n")
     assert dict(make_manifest(root, tmp_path / "m.json")[0].labels) == {1: "black hole"}
+    (root / "derivatives" / "manual" / "dseg.tsv").write_text("number\tname\n1\tblack hole\n")
+    with pytest.raises(InvalidManifest, match=r"dseg\.tsv: a table of classes has the columns index"):
+        make_manifest(root, tmp_path / "n.json")
+
+
+def test_bids_subjects_without_label_map_are_counted_and_two_images_of_one_suffix_are_told(tmp_path: Path) -> None:
+    root = bids_folder(tmp_path / "b")
+    (root / "sub-04").mkdir()
+    assert "1 subject(s) have no label map" in make_manifest(root, tmp_path / "m.json")[1][0]
+    save(root / "sub-02" / "ses-1" / "anat" / "sub-02_ses-1_run-2_FLAIR.nii.gz", image(98))
+    with pytest.raises(InvalidManifest, match=r"sub-02_ses-1: not one image FLAIR below .*, but none or several"):
+        make_manifest(root, tmp_path / "n.json", channels=["FLAIR"])
 
 
 def pattern_folder(root: Path, n: int = 4) -> Path:
@@ -261,3 +273,50 @@ def test_every_manifest_fits_the_published_schema(tmp_path: Path) -> None:
         DataManifest.model_validate_json(path.read_text())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**json.loads((tmp_path / "m.json").read_text()), "licens": "CC0"}, schema)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dataset.json", {"labels": {"0": "background", "1": "tumor"}}, "gives each name its number, as .* got {'0':"),
+        ("dataset.json", {"labels": {"background": 0, "whole": [1, "a"]}}, "got {'whole': 'a'}"),
+        ("splits_final.json", {"train": []}, "no list of folds"),
+        ("splits_final.json", [{"train": ["p0"]}], "no list of folds"),
+        ("splits_final.json", [{"val": ["p0"]}, {"val": ["p9"]}], "without a label map in labelsTr: p9"),
+        ("splits_final.json", [{"val": ["p0", "p1"]}, {"val": ["p1"]}], "more than one fold: p1"),
+    ],
+)
+def test_nnunet_files_that_say_something_else_are_named(
+    tmp_path: Path, name: str, content: object, message: str
+) -> None:
+    root = nnunet_folder(tmp_path / "d", 2)
+    if name == "dataset.json" and isinstance(content, dict):
+        content = json.loads((root / name).read_text()) | content
+    (root / name).write_text(json.dumps(content))
+    with pytest.raises(InvalidManifest, match=message):
+        make_manifest(root, tmp_path / "m.json")
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_images_to_train_on_without_label_map_are_counted_and_a_folder_without_any_is_refused(tmp_path: Path) -> None:
+    root = nnunet_folder(tmp_path / "d", 3)
+    (root / "labelsTr" / "p1.nii.gz").unlink()
+    made, notes = make_manifest(root, tmp_path / "m.json")
+    assert [case.case_id for case in made.cases] == ["p0", "p2", "t1"]
+    assert notes[0] == "1 case(s) of imagesTr have no label map in labelsTr and were left out"
+    for path in root.glob("labelsT*/*"):
+        path.unlink()
+    with pytest.raises(InvalidManifest, match=r"no label map \*\.nii\.gz in labelsTr or labelsTs"):
+        make_manifest(root, tmp_path / "n.json")
+
+
+def test_decathlon_file_without_cases_is_refused(tmp_path: Path) -> None:
+    described = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "tumor"}, "training": {}}
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(InvalidManifest, match='lists no cases under "training"'):
+        make_manifest(tmp_path, tmp_path / "m.json")
+
+
+def test_an_expression_for_the_patient_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--patient '\(\[' is no regular expression"):
+        make_manifest(nnunet_folder(tmp_path / "d", 2), tmp_path / "m.json", patient="([")

@@ -37,12 +37,12 @@ def _train(folder: str) -> None:
     torch.save(weights, Path(folder, "weights.pt"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def _written(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_killed_ten_times_at_random_ends_with_the_same_weights(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")  # a process that has torch already, so that each start is quick
     context.set_forkserver_preload(["medseg.training.loop", "tests.training.test_loop"])

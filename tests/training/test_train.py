@@ -194,3 +194,16 @@ def test_nothing_to_train_on_is_said_before_training(tmp_path: Path, fault: str)
     with pytest.raises(TrainingError, match=expected):
         train(manifest, tmp_path / "bundle", plan=quick_plan(), device="cpu")
     assert not (tmp_path / "bundle.training").exists()
+
+
+def test_cases_of_other_splits_are_neither_trained_on_nor_counted(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data", n_cases=3)
+    alone = train(manifest, tmp_path / "three", plan=quick_plan(), device="cpu")
+    content = json.loads(manifest.read_text())
+    content["cases"][2] |= {"split": "validation", "fold": None}
+    manifest.write_text(json.dumps(content))
+    bundle = train(manifest, tmp_path / "two", plan=quick_plan(), device="cpu")
+    assert "\n2 cases. 1 more of the manifest, to validate or test on," in (bundle / "docs" / "README.md").read_text()
+    assert "\n3 cases. Channels" in (alone / "docs" / "README.md").read_text()
+    metadata = [json.loads((folder / "configs" / "metadata.json").read_text()) for folder in (alone, bundle)]
+    assert [each["training_cases"] for each in metadata] == [3, 2]
