@@ -31,8 +31,9 @@ def test_the_library_is_the_published_file_and_the_page_carries_its_licenses() -
     assert hashlib.sha256(niivue_script().encode()).hexdigest() == PUBLISHED
     section = niivue_section()
     assert PUBLISHED in section
-    for words in ("Copyright (c) 2021, Niivue", "BSD 2-Clause License", "Arjun Barrett", "RII-UTHSCSA"):
+    for words in ("Copyright (c) 2021, Niivue", "BSD 2-Clause License", "Arjun Barrett", "RII-UTHSCSA", "Roboto"):
         assert words in section
+    assert "END OF TERMS AND CONDITIONS" in section  # Roboto's license is there as a whole
 
 
 def test_without_it_the_page_holds_nothing_of_others(tmp_path: Path) -> None:
