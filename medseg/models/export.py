@@ -30,6 +30,7 @@ from medseg.models.bundle import (
     TRAIN_PATH,
     WEIGHTS_PATH,
 )
+from medseg.models.config_parts import IMPORTS, sliding_window_inferer
 from medseg.models.lesions_config import lesions_config
 from medseg.models.workflow_configs import LOGGING, SEGMENT_CONFIG, evaluate_config, train_config
 from medseg.networks.build import monai_network
@@ -154,7 +155,7 @@ def metadata(
 def inference_config(plan: Plan) -> dict[str, Any]:
     """What `configs/inference.json` holds: the plan in the words of MONAI's bundle language."""
     return {
-        "imports": ["$import copy", "$import glob", "$import monai", "$import torch", "$import torch.fx"],
+        "imports": list(IMPORTS),
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         "dataset_dir": "$@bundle_root + '/data'",
@@ -177,7 +178,7 @@ def inference_config(plan: Plan) -> dict[str, Any]:
         },
         "patch_size": list(plan.inference.patch_size),
         "divisor": list(smallest_divisor(plan.network)),
-        "inferer": _inferer(plan),
+        "inferer": sliding_window_inferer(plan) + _only_logits(plan),
         "postprocessing": {"_target_": "Compose", "transforms": _postprocessing()},
         "handlers": _handlers(),
         "evaluator": {
@@ -220,17 +221,6 @@ def _network(plan: Plan) -> dict[str, Any]:
         "graph": f"$copy.deepcopy(type('Whole', (torch.fx.Tracer,), {whole})().trace(@mean))",
         "network_def": "$torch.fx.GraphModule(@mean, @graph)",
     }
-
-
-def _inferer(plan: Plan) -> str:
-    """An inferer as an expression: MONAI's own has one window for all scans, here it shrinks to a smaller scan."""
-    inference = plan.inference
-    return (
-        "$lambda inputs, network, *args, **kwargs: monai.inferers.sliding_window_inference("
-        "inputs, [min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)], "
-        f"{inference.windows_per_batch}, network, overlap={inference.overlap!r}, mode={inference.blend!r})"
-        + _only_logits(plan)
-    )
 
 
 def _only_logits(plan: Plan) -> str:
@@ -345,7 +335,7 @@ def _prediction_format(plan: Plan) -> dict[str, Any]:
         "num_channels": n_classes + (4 if _is_joined(plan) else 0),
         "spatial_shape": [f"{divisor}*n" for divisor in smallest_divisor(plan.network)],
         "dtype": "float32",
-        "value_range": [0, 1],
+        "value_range": [],  # logits and millimeters have no bounds
         "is_patch_data": True,
         "channel_def": {str(number): name for number, name in names.items()},
     }

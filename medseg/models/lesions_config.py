@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medseg.core.plan import Plan
+from medseg.models.config_parts import IMPORTS, sliding_window_inferer
 
 __all__ = ["lesions_config"]
 
@@ -14,20 +15,10 @@ def lesions_config(plan: Plan) -> dict[str, Any]:
 
     It is given after inference.json: `--config_file "['configs/inference.json', 'configs/lesions.json']"`.
     """
-    inference = plan.inference
     return {
-        "imports": [
-            "$import copy",
-            "$import glob",
-            "$import monai",
-            "$import torch",
-            "$import torch.fx",
-            "$import medseg",
-        ],
+        "imports": [*IMPORTS, "$import medseg"],
         "network_def": {"_target_": "medseg.models.own_network.joined_network", "folder": "@bundle_root"},
-        "inferer": "$lambda inputs, network, *args, **kwargs: monai.inferers.sliding_window_inference("
-        "inputs, [min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)], "
-        f"{inference.windows_per_batch}, network, overlap={inference.overlap!r}, mode={inference.blend!r})",
+        "inferer": sliding_window_inferer(plan),
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg.core.plan import Plan
+from medseg.models.config_parts import IMPORTS
 
 __all__ = ["LOGGING", "SEGMENT_CONFIG", "evaluate_config", "train_config"]
 
@@ -41,15 +42,14 @@ args=(sys.stdout,)
 format=%(asctime)s - %(name)s - %(levelname)s - %(message)s
 """
 
-_IMPORTS = ["$import copy", "$import glob", "$import monai", "$import torch", "$import torch.fx"]
 SEGMENT_CONFIG: dict[str, Any] = {
-    "imports": [*_IMPORTS, "$import medseg.pipeline as pipeline"],
+    "imports": [*IMPORTS, "$import medseg.pipeline as pipeline"],
     "run": ["$pipeline.segment_folder(@bundle_root, @dataset_dir, @output_dir)"],
 }
 """What `configs/segment.json` holds, laid over inference.json: medseg's whole way from scans to lesion tables."""
 
 _LOADED = {"_target_": "LoadImaged", "reader": "NibabelReader", "ensure_channel_first": True}
-_PAIRS = "$[{'image': i, 'label': l} for i, l in zip(@%s, @%s)]"
+_PAIRS = "[{'image': i, 'label': l} for i, l in zip(@images, @labels)]"
 
 
 def train_config(plan: Plan, inference: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def evaluate_config(plan: Plan, inference: Mapping[str, Any]) -> dict[str, Any]:
         },
         "dataset": {
             "_target_": "Dataset",
-            "data": _PAIRS % ("images", "labels"),
+            "data": f"${_PAIRS}",
             "transform": "@preprocessing",
         },
         "postprocessing": {
@@ -121,7 +121,7 @@ def evaluate_config(plan: Plan, inference: Mapping[str, Any]) -> dict[str, Any]:
         },
         "key_metric": {"val_mean_dice": _dice()},
         "handlers": [
-            *(step for step in inference["handlers"]),
+            *inference["handlers"],
             {
                 "_target_": "MetricsSaver",
                 "save_dir": "@output_dir",
@@ -156,8 +156,7 @@ def _train(plan: Plan, inference: Mapping[str, Any]) -> dict[str, Any]:
             "num_workers": 0,
             "progress": False,
         },
-        "pairs": "$[{'image': i, 'label': l} for i, l in zip(@images, @labels)][:-@n_val] or "
-        "[{'image': i, 'label': l} for i, l in zip(@images, @labels)]",
+        "pairs": f"${_PAIRS}[:-@n_val] or {_PAIRS}",
         "dataloader": {
             "_target_": "DataLoader",
             "dataset": "@train#dataset",
@@ -241,7 +240,7 @@ def _validate(plan: Plan, inference: Mapping[str, Any]) -> dict[str, Any]:
         "preprocessing": {"_target_": "Compose", "transforms": _with_label(inference)},
         "dataset": {
             "_target_": "CacheDataset",
-            "data": "$[{'image': i, 'label': l} for i, l in zip(@images, @labels)][-@n_val:]",
+            "data": f"${_PAIRS}[-@n_val:]",
             "transform": "@validate#preprocessing",
             "num_workers": 0,
             "progress": False,

@@ -1,4 +1,9 @@
-"""The rules of MONAI's metadata schema of 2024-07-25, restated: required keys, and what a network's format holds."""
+"""The rules of MONAI's metadata schema of 2024-07-25, restated: required keys, and what a network's format holds.
+
+Its words are left out. The published file is public/schema/meta_schema_20240725.json of
+github.com/Project-MONAI/project-monai.github.io; of 4,666 metadata with keys taken out or values changed its
+rules refuse 3,758, and these refuse the same.
+"""
 
 from __future__ import annotations
 

@@ -85,9 +85,27 @@ def test_the_restated_schema_refuses_what_lacks_a_key() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     content = json.loads((SHIPPED[0] / "configs" / "metadata.json").read_text())
     jsonschema.validate(content, META_SCHEMA)
-    del content["network_data_format"]["outputs"]["pred"]["num_channels"]
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(content, META_SCHEMA)
+    top = [
+        "schema",
+        "version",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "required_packages_version",
+        "task",
+    ]
+    top += ["description", "authors", "copyright", "network_data_format"]
+    tensor = ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
+    places = [*(((), key) for key in top), *((("network_data_format",), key) for key in ("inputs", "outputs"))]
+    places += [(("network_data_format", "outputs", "pred"), key) for key in tensor]
+    for place, key in places:
+        changed = json.loads(json.dumps(content))
+        holder = changed
+        for name in place:
+            holder = holder[name]
+        del holder[key]
+        with pytest.raises(jsonschema.ValidationError, match=key):
+            jsonschema.validate(changed, META_SCHEMA)
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
