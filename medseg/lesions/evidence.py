@@ -8,11 +8,40 @@ from scipy import ndimage
 
 from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
+from medseg.errors import GridMismatch
 from medseg.lesions.orientation import CanonicalView
 
-__all__ = ["EvidenceSampler"]
+__all__ = ["EvidenceSampler", "check_same_place"]
 
 _ROUNDING_VOXELS = 1e-6  # voxel centers of two grids that lie this near to each other coincide
+
+
+def check_same_place(evidence: InstanceEvidence, geometry: Geometry, voxels: NDArray[np.intp]) -> None:
+    """Refuse evidence that has nothing in common with a scan's foreground, as that of another case.
+
+    Parameters
+    ----------
+    evidence
+        Heatmap and offsets on their own grid, cut to where the network saw lesions.
+    geometry
+        The scan's grid.
+    voxels
+        (n, 3) indices of its foreground, at least one.
+
+    Raises
+    ------
+    GridMismatch
+        If the boxes around both do not meet.
+    """
+    low, high = voxels.min(axis=0), voxels.max(axis=0)
+    corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), axis=-1).reshape(-1, 3)
+    to_evidence = np.linalg.inv(evidence.geometry.affine) @ geometry.affine
+    index = corners @ to_evidence[:3, :3].T + to_evidence[:3, 3]
+    if (index.max(axis=0) < -1).any() or (index.min(axis=0) > np.array(evidence.geometry.shape)).any():
+        raise GridMismatch(
+            f"the evidence lies on {evidence.geometry!r}, away from everything that the semantic map on {geometry!r} "
+            "marks; take the evidence of the same case"
+        )
 
 
 class EvidenceSampler:

@@ -18,6 +18,7 @@ from medseg.core.plan import SeparationPlan
 from medseg.core.semantic import SemanticMap
 from medseg.errors import UsageError
 from medseg.lesions.components import connect_runs
+from medseg.lesions.evidence import check_same_place
 from medseg.lesions.numbering import number_runs
 from medseg.lesions.offsets import split_by_offsets
 from medseg.lesions.pieces import Pieces
@@ -57,6 +58,8 @@ def separate_lesions(
 
     Raises
     ------
+    GridMismatch
+        If the evidence lies elsewhere than everything that the semantic map marks.
     UsageError
         If the method is "offsets" and there is no evidence, or a region that is to be merged is not in the scheme.
 
@@ -140,7 +143,8 @@ def _pieces(
     evidence: InstanceEvidence | None,
 ) -> Pieces:
     geometry = semantic.geometry
-    if method == "offsets" and evidence is not None:
+    if method == "offsets" and evidence is not None and n_components:
+        check_same_place(evidence, geometry, np.stack(components.indices(components.places()), axis=-1))
         return split_by_offsets(components, n_components, geometry, evidence, plan)
     if method == "watershed":
         return split_components(components, n_components, geometry, plan, semantic.probability)
