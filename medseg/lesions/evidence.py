@@ -26,7 +26,7 @@ def check_same_place(evidence: InstanceEvidence, geometry: Geometry, voxels: NDA
     geometry
         The scan's grid.
     voxels
-        (n, 3) indices of its foreground, at least one.
+        (n, 3) indices of voxels of its foreground, at least one, the outermost among them.
 
     Raises
     ------

@@ -144,7 +144,8 @@ def _pieces(
 ) -> Pieces:
     geometry = semantic.geometry
     if method == "offsets" and evidence is not None and n_components:
-        check_same_place(evidence, geometry, np.stack(components.indices(components.places()), axis=-1))
+        ends = np.concatenate([components.starts, components.starts + components.lengths - 1])
+        check_same_place(evidence, geometry, np.stack(components.indices(ends), axis=-1))
         return split_by_offsets(components, n_components, geometry, evidence, plan)
     if method == "watershed":
         return split_components(components, n_components, geometry, plan, semantic.probability)
