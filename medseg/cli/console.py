@@ -68,6 +68,8 @@ def _logs_on_stderr(debug: bool) -> Iterator[None]:
     handler.setLevel(logging.DEBUG if debug else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if debug else "%(levelname)s: %(message)s"))
     root, own, show_warning = logging.getLogger(), logging.getLogger("medseg"), warnings.showwarning
+    if not debug:
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what it says comes as an error of ours, once
     own_level = own.level
     root.addHandler(handler)
     if debug:

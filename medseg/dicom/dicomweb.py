@@ -136,7 +136,8 @@ class DicomWeb:
             hint = "; --credentials says who you are" if status in (401, 403) else ""
             raise kind(f"{self._name} answers with status {status}{hint}") from error
         except requests.exceptions.SSLError as error:
-            raise PacsError(f"{self._name}: its certificate is not trusted ({error}); see ca_file") from error
+            reason = getattr(error.args[0], "reason", "")  # the whole message holds the query
+            raise PacsError(f"{self._name}: its certificate is not trusted ({reason}); see ca_file") from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise PacsUnreachable(f"{self._name} cannot be reached: {type(error).__name__}") from error
         except (requests.RequestException, ValueError, KeyError) as error:  # no answer that the standard knows

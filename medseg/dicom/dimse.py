@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = ["Dimse"]
 _FIND, _MOVE = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelMove
 _SUCCESS, _PENDING, _CANNOT_STORE = 0x0000, (0xFF00, 0xFF01), 0xA700
 _CONNECT_S, _ANSWER_S = 10.0, 300.0
+_receiving_port = threading.Lock()  # a port takes one move at a time: threads that fetch take turns
 
 
 class Dimse:
@@ -46,12 +48,13 @@ class Dimse:
         self._address = address
         self._patience = patience
         self._own_title, self._receive_port = own_title, receive_port
+        self._secrets = secrets
         self._tls = (secrets.tls(), address.host) if address.is_encrypted else None
 
     def find(self, query: PacsQuery) -> list[RemoteSeries]:
         """The series that a query names, by study and series UID."""
         studies = dict.fromkeys(
-            str(record.StudyInstanceUID) for keys in _study_keys(query) for record in self._ask_find(keys)
+            record.get("StudyInstanceUID") for keys in _study_keys(query) for record in self._ask_find(keys)
         )
         found = [series for study in studies for series in self._series(only_uid(study), query.modality)]
         return sorted(filter(query.takes, found), key=lambda series: (series.study_uid, series.series_uid))
@@ -59,7 +62,7 @@ class Dimse:
     def instances(self, study_uid: str, series_uid: str) -> tuple[str, ...]:
         """The SOP instance UIDs of a series, sorted; () if there is no such series."""
         keys = _keys("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid, SOPInstanceUID="")
-        return tuple(sorted(only_uid(record.SOPInstanceUID) for record in self._ask_find(keys)))
+        return tuple(sorted(only_uid(record.get("SOPInstanceUID")) for record in self._ask_find(keys)))
 
     def fetch(self, series: RemoteSeries, folder: Path) -> int:
         """Have a series sent to us, and keep it in an empty folder as it comes."""
@@ -94,7 +97,7 @@ class Dimse:
         return [
             RemoteSeries(
                 study_uid,
-                only_uid(record.SeriesInstanceUID),
+                only_uid(record.get("SeriesInstanceUID")),
                 str(record.get("Modality", "")),
                 str(record.get("SeriesDescription", "") or ""),
                 None
@@ -121,7 +124,11 @@ class Dimse:
         for earlier in folder.iterdir():  # of an attempt that broke off
             earlier.unlink()
         inbox = _Inbox(folder)
-        with self._receiving(inbox), self._association([build_context(_MOVE)]) as association:
+        with (
+            _receiving_port,
+            self._receiving(inbox),
+            self._association([build_context(_MOVE)]) as association,
+        ):
             for status, _ in association.send_c_move(keys, self._own_title, _MOVE):
                 if _code(status) not in _PENDING:
                     self._check(status, "C-MOVE")
@@ -135,11 +142,12 @@ class Dimse:
         receiver = AE(ae_title=self._own_title)
         receiver.require_called_aet = True
         receiver.require_calling_aet = [self._address.title]
+        tls = self._secrets.tls_to_receive() if self._address.is_encrypted else None
         for context in AllStoragePresentationContexts:
             receiver.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
         try:
             server = receiver.start_server(
-                ("", self._receive_port), block=False, evt_handlers=[(evt.EVT_C_STORE, inbox.keep)]
+                ("", self._receive_port), block=False, evt_handlers=[(evt.EVT_C_STORE, inbox.keep)], ssl_context=tls
             )
         except OSError as error:
             raise UsageError(f"port {self._receive_port} cannot receive: {error.strerror}; give another one") from error

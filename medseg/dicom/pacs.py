@@ -12,7 +12,17 @@ from urllib.parse import urlsplit
 
 from medseg.errors import PacsError, UsageError
 
-__all__ = ["NOT_IMAGES", "Pacs", "PacsAddress", "PacsQuery", "RemoteSeries", "file_name", "only_uid", "store_missing"]
+__all__ = [
+    "NOT_IMAGES",
+    "TITLE",
+    "Pacs",
+    "PacsAddress",
+    "PacsQuery",
+    "RemoteSeries",
+    "file_name",
+    "only_uid",
+    "store_missing",
+]
 
 NOT_IMAGES = frozenset(
     {
@@ -22,8 +32,11 @@ NOT_IMAGES = frozenset(
 )
 """Modalities of objects without voxels to segment."""
 
-_TITLE = r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?"
-_DIMSE = re.compile(rf"(?P<tls>tls:)?(?P<title>{_TITLE})@(?P<host>[^@:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{{1,5}})")
+TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e](?:[\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
+"""An application entity title: PS3.5, value representation AE."""
+_DIMSE = re.compile(
+    rf"(?P<tls>tls:)?(?P<title>{TITLE.pattern})@(?P<host>[^@:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{{1,5}})"
+)
 _UID = re.compile(r"[0-9.]{1,64}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from medseg.dicom.pacs import Pacs, PacsAddress
+from medseg.dicom.pacs import TITLE, Pacs, PacsAddress
 from medseg.dicom.patience import Patience
 from medseg.errors import UsageError
 
@@ -37,6 +37,11 @@ class PacsAccess:
         Where a DIMSE archive sends the series that we ask it to move to us; the archive must know title and port.
     patience
         How often a server that does not answer is asked again.
+
+    Raises
+    ------
+    UsageError
+        If there can be no such title or port.
     """
 
     address: str
@@ -44,6 +49,12 @@ class PacsAccess:
     own_title: str = "MEDSEG"
     receive_port: int = 11112
     patience: Patience = field(default_factory=Patience)
+
+    def __post_init__(self) -> None:
+        if not TITLE.fullmatch(self.own_title):
+            raise UsageError(f"an application entity title has 1 to 16 characters of ASCII; got {self.own_title!r}")
+        if not 0 < self.receive_port < 65536:
+            raise UsageError(f"a port is 1 to 65535; got {self.receive_port} to receive")
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,26 @@ class Secrets:
                 context.load_cert_chain(self.client_certificate, self.client_key or None)
         except (OSError, ssl.SSLError) as error:
             raise UsageError(f"a certificate of --credentials cannot be used: {error}") from error
+        return context
+
+    def tls_to_receive(self) -> ssl.SSLContext:
+        """The TLS settings of what an archive sends to us: we show our certificate, and it must show a trusted one.
+
+        Raises
+        ------
+        UsageError
+            If we have no certificate, or one cannot be read.
+        """
+        if not self.client_certificate:
+            raise UsageError(
+                "to receive within TLS we need a certificate: client_certificate and client_key of --credentials"
+            )
+        try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.ca_file or None)
+            context.load_cert_chain(self.client_certificate, self.client_key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"a certificate of --credentials cannot be used: {error}") from error
+        context.verify_mode = ssl.CERT_REQUIRED
         return context
 
 
@@ -142,4 +173,7 @@ def _from_file(file: Path, address: PacsAddress) -> Secrets:
     unknown = sorted(str(name) for name in entry if name not in _FIELDS)
     if unknown:
         raise UsageError(f"credentials {file}: no field {', '.join(unknown)}; fields are {', '.join(_FIELDS)}")
-    return Secrets(**{name: str(value) for name, value in entry.items()})
+    odd = sorted(name for name, value in entry.items() if not isinstance(value, str))
+    if odd:  # YAML reads 0123 as 83, and nothing as None
+        raise UsageError(f"credentials {file}: {', '.join(odd)} must be text; put it in quotes")
+    return Secrets(**entry)

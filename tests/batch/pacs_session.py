@@ -50,6 +50,9 @@ def main(studies: Path, model: Path, out: Path) -> dict[str, Any]:
         told["resumed"] = run(source, model, out / "first", deliver_to=web, resume=True)
         told["again"] = run(source, model, out / "again", deliver_to=web)
         told["n_changes"] = ask("/changes?last")["Last"] - before
+        dimse = PacsAccess(DIMSE, receive_port=RECEIVE, patience=Patience(2, 0.1))
+        some = PacsSource(dimse, PacsQuery("PT", accession_numbers=("A3", "A4", "A5", "A99"), description="WB *"))
+        told["by_dimse"] = run(some, model, out / "dimse", deliver_to=dimse)
         told["moved"] = by_dimse(out)
     told["gone"] = refused(web)
     return told

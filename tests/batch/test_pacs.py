@@ -86,6 +86,9 @@ def test_a_second_run_changes_nothing(told: tuple[Path, list[str], dict[str, Any
 
 def test_c_find_c_move_and_c_store_do_the_same(told: tuple[Path, list[str], dict[str, Any]]) -> None:
     out, _, answer = told
+    assert answer["by_dimse"]["failures"] == []  # threads fetch at a time, by one port
+    assert (answer["by_dimse"]["n_done"], answer["by_dimse"]["n_set_aside"]) == (3, 3)
+    assert answer["by_dimse"]["n_new"] == 0
     moved = answer["moved"]
     assert moved["n_found"] == 6
     assert moved["n_files"] == moved["n_listed"] == len(list((out / "moved").iterdir())) in (1, 4)
@@ -117,5 +120,21 @@ def test_passwords_are_taken_from_private_files_only(tmp_path: Path) -> None:
     file.chmod(0o600)
     with pytest.raises(UsageError, match="by https only"):
         find_remote_cases(PacsSource(PacsAccess(address, credentials=str(file)), query), "salt")
+    file.write_text(f"'{address}': {{user: me, password: 0123}}\n")
+    with pytest.raises(UsageError, match="password must be text; put it in quotes"):
+        find_remote_cases(PacsSource(PacsAccess(address, credentials=str(file)), query), "salt")
     with pytest.raises(UsageError, match="narrow it"):
         PacsQuery()
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"own_title": "A TITLE THAT IS TOO LONG"}, "1 to 16"),
+        ({"own_title": ""}, "1 to 16"),
+        ({"receive_port": 99999}, "65535"),
+    ],
+)
+def test_a_title_or_port_that_cannot_be_is_said_at_once(own: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        PacsAccess("dimse:A@127.0.0.1:104", **own)
