@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
-from medseg.batch.deliver import Delivered
-from medseg.batch.ledger import Entry
+from medseg.batch.deliver import Destination
 from medseg.errors import OutputNotWritable, UsageError
 
 __all__ = ["Copies"]
 
-_MOST_WAITING = 16
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")
 
 
 class Copies:
@@ -25,49 +25,38 @@ class Copies:
     Parameters
     ----------
     url
-        Where to; credentials come from the environment or the configuration that its kind of storage uses.
+        Where to; credentials come from the environment or the configuration that its kind of storage uses, never from
+        the URL.
     folder
         The output folder.
+
+    Attributes
+    ----------
+    destination
+        Takes all files of a case.
 
     Raises
     ------
     UsageError
-        If there is no such kind of storage, or it cannot be reached.
+        If there is no such kind of storage, it cannot be reached, or the URL holds a password.
     """
 
-    stage = "copy"
-
     def __init__(self, url: str, folder: Path) -> None:
-        self.address = url.rstrip("/")
+        if _PASSWORD.search(url):  # the ledger keeps the URL, and everyone on this machine can read a command
+            raise UsageError(
+                f"{_PASSWORD.sub('//...@', url)} holds a user or password; put it into the configuration of that kind "
+                "of storage, or into fsspec's"
+            )
         self._folder = folder
+        address = url.rstrip("/")
         try:
-            files, path = fsspec.core.url_to_fs(self.address)
+            files, path = fsspec.core.url_to_fs(address)
             files.makedirs(path, exist_ok=True)
         except Exception as error:  # each kind of storage has errors of its own
             raise UsageError(f"{url} cannot be written: {error}") from error
         self._files: Any = files
         self._root = str(path).rstrip("/")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="medseg-copy")
-        self._waiting: list[Future[Delivered]] = []
-
-    def __enter__(self) -> Copies:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
-
-    def names(self, entry: Entry) -> Iterable[str]:
-        """All files of a case."""
-        return entry.files
-
-    def send(self, case_id: str, files: Sequence[Path]) -> None:
-        """Copy the files of a case when its turn comes."""
-        self._waiting.append(self._thread.submit(self._copy, case_id, list(files)))
-
-    def ended(self, *, wait: bool = False) -> Iterator[Delivered]:
-        """The cases that have come to an end since; with `wait`, all of them. Too many that wait are waited for."""
-        while self._waiting and (wait or len(self._waiting) > _MOST_WAITING or self._waiting[0].done()):
-            yield self._waiting.pop(0).result()
+        self.destination = Destination(address, "copy", lambda entry: entry.files, self._copy)
 
     def put(self, file: Path) -> None:
         """Copy one file of the output folder, under another name first: half a file is never taken for whole."""
@@ -75,8 +64,13 @@ class Copies:
         place, _, name = target.rpartition("/")
         draft = f"{place}/.tmp-{secrets.token_hex(4)}-{name}"
         self._files.makedirs(place, exist_ok=True)
-        self._files.put_file(str(file), draft)
-        self._files.mv(draft, target)
+        try:
+            self._files.put_file(str(file), draft)
+            self._files.mv(draft, target)
+        except BaseException:
+            with suppress(Exception):  # it may never have come to be
+                self._files.rm_file(draft)
+            raise
 
     def put_all(self, files: Iterable[Path]) -> None:
         """Copy files of the output folder at the end of a run.
@@ -90,12 +84,11 @@ class Copies:
             try:
                 self.put(file)
             except Exception as error:  # each kind of storage has errors of its own
-                raise OutputNotWritable(f"{file.name} cannot be copied to {self.address}: {error}") from error
+                raise OutputNotWritable(
+                    f"{file.name} cannot be copied to {self.destination.address}: {error}"
+                ) from error
 
-    def _copy(self, case_id: str, files: list[Path]) -> Delivered:
-        try:
-            for file in files:
-                self.put(file)
-            return Delivered(case_id, len(files))
-        except Exception as error:  # whatever it is, it stays with this case
-            return Delivered(case_id, error=error)
+    def _copy(self, files: Sequence[Path]) -> int:
+        for file in files:
+            self.put(file)
+        return len(files)

@@ -76,7 +76,7 @@ class Ledger:
     Raises
     ------
     UsageError
-        If there is none, or it was written by a later version.
+        If there is none, it is empty, or it was written by a later version.
     """
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
@@ -91,6 +91,8 @@ class Ledger:
                 (version,) = self._database.execute("PRAGMA user_version").fetchone()
                 if version > _VERSION:
                     raise UsageError(f"{path} is of form {version}; this medseg knows {_VERSION}. Update medseg")
+                if version == 0 and not create:
+                    raise UsageError(f"{folder} holds no batch ({LEDGER_FILE} is empty); begin it with --resume")
                 if create:
                     self._database.executescript(_SCHEMA)
                     self._database.execute(f"PRAGMA user_version={_VERSION}")
@@ -114,10 +116,11 @@ class Ledger:
                 cases,
             )
 
-    def forget_unfinished(self, keep: set[str]) -> None:
-        """Drop cases that have no result and are none of `keep`: they have left the archive."""
-        with closing(self._database.execute("SELECT case_id FROM cases WHERE files IS NULL")) as rows:
-            gone = [row for row in rows if row[0] not in keep]
+    def forget_gone(self, keep: set[str]) -> None:
+        """Drop cases that are none of `keep`, for they have left the archive, and whose result is not there either."""
+        with closing(self._database.execute("SELECT case_id, folder, files IS NULL FROM cases")) as rows:
+            left = [row for row in rows if row[0] not in keep]
+        gone = [(case_id,) for case_id, folder, is_bare in left if is_bare or not (self._path.parent / folder).is_dir()]
         with _as_output_error(self._path), self._transaction():
             self._database.executemany("DELETE FROM cases WHERE case_id = ?", gone)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medseg.batch.cases import FIELDS, Case, find_cases
 from medseg.batch.copies import Copies
 from medseg.batch.crew import Crew
-from medseg.batch.deliver import Delivery, Destination
+from medseg.batch.deliver import into_pacs
 from medseg.batch.ledger import LEDGER_FILE, Ledger, is_whole
 from medseg.batch.locks import only_run
 from medseg.batch.messages import ModelChoice
@@ -22,7 +22,7 @@ from medseg.batch.tables import write_tables
 from medseg.batch.work import OnEvent, Work
 from medseg.core.scan import Scan
 from medseg.dicom.pacs_access import PacsAccess
-from medseg.errors import OutputExists, UsageError
+from medseg.errors import OutputExists, ScanNotFound, UsageError
 from medseg.io.archive import unpacking_into
 from medseg.io.atomic import check_output_folder
 from medseg.io.case_ids import new_salt, read_salt, write_salt
@@ -148,7 +148,8 @@ def run_archive(
     OutputNotWritable
         If the folder cannot be written, or the disk is full; a later run with `resume` goes on.
     UsageError
-        If the rule, the number of workers or the time limit makes no sense, or the output lies in the archive.
+        If the rule, the number of workers, the time limit or an address makes no sense, or the output lies in the
+        archive.
     ScanNotFound, UnreadableImage, UnsafeArchive, InvalidManifest
         If there is no such archive.
     ClusterError
@@ -166,6 +167,9 @@ def run_archive(
     folder = _checked_output(archive, output)
     _check_numbers(workers, time_limit_s)
     _selected([], select)  # a misspelled rule need not wait for the archive to be searched
+    copies = None if copy_to is None else Copies(copy_to, folder)
+    destinations = [] if copies is None else [copies.destination]
+    destinations += [] if deliver_to is None else [into_pacs(deliver_to)]
     check_output_folder(folder, [LEDGER_FILE], overwrite=True)
     folder.mkdir(parents=True, exist_ok=True)
     with only_run(folder):
@@ -173,9 +177,6 @@ def run_archive(
             raise OutputExists(f"{folder} already holds a batch; --resume goes on with it")
         _sweep(folder)
         salt = read_salt(folder) or new_salt()
-        copies = None if copy_to is None else Copies(copy_to, folder)
-        destinations: list[Destination] = [] if copies is None else [copies]
-        destinations += [] if deliver_to is None else [Delivery(deliver_to)]
         remote = RemoteScans(archive.access, folder, salt, allow_gaps) if isinstance(archive, PacsSource) else None
         with unpacking_into(folder):
             found = _found(archive, salt, allow_gaps)
@@ -184,7 +185,7 @@ def run_archive(
         choice = ModelChoice(str(model), for_pacs=deliver_to is not None, **how)
         try:
             with Ledger(folder, create=True) as ledger:
-                ledger.forget_unfinished({case.case_id for case in found})
+                ledger.forget_gone({case.case_id for case in found})
                 work = Work(_name(archive), folder, ledger, on_event or (lambda _: None), remote, destinations)
                 work.enter(cases)
                 with _team(choice, folder, workers, scheduler, time_limit_s) as team:
@@ -233,6 +234,8 @@ def _checked_output(archive: Archive, output: str | PathLike[str]) -> Path:
     if isinstance(archive, PacsSource):
         return folder
     source = Path(archive)
+    if not source.exists():  # a misspelled one leaves no output folder behind
+        raise ScanNotFound(f"archive {source} does not exist; expected a folder, an archive file, a list or a manifest")
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"output {folder} lies in the archive {source}; its maps would be taken for scans")
     return folder

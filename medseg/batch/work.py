@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = ["OnEvent", "Work", "Workers"]
 OnEvent = Callable[[Mapping[str, Any]], None]
 """Called with what happened: {"event": "found" | "start" | "skipped" | "done" | "failed" | "stored" | ..., ...}."""
 
+_FETCH = "fetch"  # the stage of a case that a PACS does not give
 _AHEAD = 4  # cases that are looked up, and fetched, before a worker is free
 _MOST_UNREACHABLE = 3  # cases one after another, before the run gives up
 
@@ -79,13 +81,13 @@ class Work:
         remote: RemoteScans | None = None,
         destinations: Sequence[Destination] = (),
     ) -> None:
-        self._archive = archive
         self._folder, self._ledger, self._on_event = folder, ledger, on_event
         self._remote, self._destinations = remote, destinations
         self._cases: dict[str, Case] = {}
         places = "|".join(re.escape(str(place)) for place in (folder.resolve(), folder))
-        self._temporary = re.compile(rf"(?:{places})/\.tmp-(?:archive|fetch)-[^/]*(?:/|$)")
-        self._n_unreachable = 0
+        passing = rf"(?:{places})/\.tmp-(?:archive|fetch)-[^/]*(?:/|$)"
+        self._places = re.compile(rf"{passing}|(?<![\w./~-]){re.escape(archive)}{re.escape(os.sep)}")
+        self._n_unreachable: Counter[str] = Counter()
 
     def tell(self, event: str, **details: Any) -> None:
         """Say what happened."""
@@ -149,7 +151,7 @@ class Work:
 
     def _task(self, looked: _Looked, scan: Scan) -> Task:
         """The case with the folder that the ledger gave it when it was first entered."""
-        self._n_unreachable = 0
+        self._n_unreachable[_FETCH] = 0
         case = looked.case
         entry = self._ledger.entry(case.case_id)
         place = case.folder if entry is None else entry.folder
@@ -159,8 +161,11 @@ class Work:
     def _skip(self, case_id: str) -> None:
         self.tell("skipped", case_id=case_id)
         entry = self._ledger.entry(case_id)
-        if entry is not None and entry.state != "set aside":
-            self._deliver(entry)
+        if entry is None or entry.state == "set aside":
+            return
+        if entry.failure is not None and entry.failure.stage == _FETCH:  # it could not be asked for, and can now
+            self._ledger.set_unfailed(case_id)
+        self._deliver(entry)
 
     def _set_aside(self, looked: _Looked, model: tuple[str, ...]) -> None:
         case_id, fetched = looked.case.case_id, looked.fetched
@@ -200,9 +205,9 @@ class Work:
         case_id, error = delivered.case_id, delivered.error
         if error is not None:
             self._fail(case_id, destination.stage, type(error).__name__, str(error))
-            self._count_unreachable(error)
+            self._count_unreachable(destination.stage, error)
             return
-        self._n_unreachable = 0
+        self._n_unreachable[destination.stage] = 0
         entry = self._ledger.entry(case_id)
         if entry is not None and entry.key is not None:
             self._ledger.set_stored(case_id, destination.address, entry.key)
@@ -215,19 +220,20 @@ class Work:
             message = f"{case.source}: {error.strerror}"
         else:
             message = str(error)
-        self._discard(case.case_id)
-        self._fail(case.case_id, "read" if case.remote is None else "fetch", type(error).__name__, message)
-        self._count_unreachable(error)
+        stage = "read" if case.remote is None else _FETCH
+        if not isinstance(error, PacsUnreachable):  # nothing is known of the input then: what is there may hold still
+            self._discard(case.case_id)
+        self._fail(case.case_id, stage, type(error).__name__, message)
+        self._count_unreachable(stage, error)
 
-    def _count_unreachable(self, error: Exception) -> None:
+    def _count_unreachable(self, stage: str, error: Exception) -> None:
         """End the run when the PACS is gone: it is of no use to let every case fail."""
-        self._n_unreachable = self._n_unreachable + 1 if isinstance(error, PacsUnreachable) else 0
-        if self._n_unreachable >= _MOST_UNREACHABLE:
+        self._n_unreachable[stage] = self._n_unreachable[stage] + 1 if isinstance(error, PacsUnreachable) else 0
+        if self._n_unreachable[stage] >= _MOST_UNREACHABLE:
             raise PacsUnreachable(f"{error}; the run ends here, --resume goes on with it") from error
 
     def _fail(self, case_id: str, stage: str, error: str, message: str) -> None:
-        message = self._temporary.sub("", message)  # tables do not depend on where an archive lies or is unpacked
-        message = message.replace(f"{self._archive}{os.sep}", "")
+        message = self._places.sub("", message)  # tables do not depend on where an archive lies or is unpacked
         self._ledger.set_failed(case_id, stage, error, message)
         self.tell("failed", case_id=case_id, stage=stage, error=error, message=message)
 

@@ -66,11 +66,15 @@ def test_thousands_of_cases_are_entered_and_found_done_without_looking_at_them_t
         ledger.add(cases)
         ledger.set_done("case_00007", "key", {"result.json": (3, "ab" * 32)}, 1.0)
         ledger.add(cases)  # as a resumed run does
-        ledger.forget_unfinished({name for name, _, _ in cases[:4000]})
+        ledger.forget_gone({name for name, _, _ in cases[:4000]})
         entries = ledger.entries()
         assert [entry.case_id for entry in entries] == [name for name, _, _ in cases[:4000]]
         assert ledger.counts() == {"done": 1, "pending": 3999}
         assert not entries[7].files  # kept in the ledger, not in memory
         assert ledger.entries(with_files=True)[7].files == {"result.json": (3, "ab" * 32)}
-        ledger.forget_unfinished(set())
+        (tmp_path / "folder_00007").mkdir()
+        ledger.forget_gone(set())
         assert ledger.counts() == {"done": 1}
+        (tmp_path / "folder_00007").rmdir()
+        ledger.forget_gone(set())
+        assert ledger.counts() == {}

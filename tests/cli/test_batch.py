@@ -53,6 +53,10 @@ def test_wrong_use_is_one_clear_error(tmp_path: Path, tiny_bundle: Path) -> None
     assert_one_clear_error(run(*asked, "--time-limit-s", -1), 2, "time limit")
     assert_one_clear_error(run("batch", tmp_path / "none", "-m", tiny_bundle, "-o", tmp_path / "out"), 2, "none")
     assert_one_clear_error(run("status", tmp_path), 2, "no batch")
+    pacs = ("batch", "--from", "dimse:A@127.0.0.1:9", "--modality", "PT", "-m", tiny_bundle, "-o", tmp_path / "out")
+    assert_one_clear_error(run(*pacs, "--own-title", "LONGER THAN A TITLE"), 2, "1 to 16")
+    assert_one_clear_error(run(*asked, "--copy-to", "ftp://me:xyz@127.0.0.1:9/run"), 2, "user or password")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_canary_name_is_in_no_file_table_page_or_log_of_a_batch(tmp_path: Path, tiny_bundle: Path) -> None:
