@@ -133,6 +133,8 @@ class Crew:
         Most cases that a process has at a time.
     """
 
+    dashboard = ""
+
     def __init__(
         self,
         choice: ModelChoice,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def _history(folder: Path) -> _Sample | None:
         return None
     with Ledger(folder) as ledger:
         done = [entry for entry in ledger.entries(with_files=True) if entry.state == "done"][:_MOST_LOOKED_AT]
-    seconds, n_bytes, n_voxels = 0.0, 0, 0
+    seconds, n_bytes, n_voxels, n_read = 0.0, 0, 0, 0
     for entry in done:
         try:
             shape = read_json(folder / entry.folder / "result.json")["scan"]["shape"]
@@ -102,7 +102,8 @@ def _history(folder: Path) -> _Sample | None:
         seconds += entry.seconds or 0.0
         n_bytes += sum(size for size, _ in entry.files.values())
         n_voxels += math.prod(shape)
-    return _Sample(seconds, n_bytes, n_voxels, f"{len(done)} case(s) that are done") if n_voxels else None
+        n_read += 1
+    return _Sample(seconds, n_bytes, n_voxels, f"{n_read} case(s) that are done") if n_voxels else None
 
 
 def _trial(case: PlannedCase, model: str | PathLike[str], how: dict[str, Any]) -> _Sample | None:
@@ -112,8 +113,7 @@ def _trial(case: PlannedCase, model: str | PathLike[str], how: dict[str, Any]) -
         return None
     work = CaseWork(ModelChoice(str(model), **how))
     with tempfile.TemporaryDirectory(prefix="medseg-trial-") as place:
-        scan = replace(case.scan, case_id=case.case_id)
-        outcome = work.do(Task(case.case_id, scan, Path(place, "case")), lambda _: None)
+        outcome = work.do(Task(case.case_id, case.scan, Path(place, "case")), lambda _: None)
     if not isinstance(outcome, CaseDone):
         return None
     n_bytes = sum(size for size, _ in outcome.files.values())

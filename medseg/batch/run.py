@@ -189,8 +189,6 @@ def run_archive(
                 work = Work(_name(archive), folder, ledger, on_event or (lambda _: None), remote, destinations)
                 work.enter(cases)
                 with _team(choice, folder, workers, scheduler, time_limit_s) as team:
-                    if isinstance(dashboard := getattr(team, "dashboard", None), str):
-                        work.tell("cluster", dashboard=dashboard)
                     work.do(team)
         finally:
             _sweep(folder)

@@ -35,6 +35,10 @@ _MOST_UNREACHABLE = 3  # cases one after another, before the run gives up
 class Workers(Protocol):
     """Who does the cases: processes of this machine, or a cluster."""
 
+    @property
+    def dashboard(self) -> str:
+        """The address of a page that shows what they do; "" if there is none."""
+
     def model(self) -> tuple[str, ...]:
         """What identifies the model, once a worker has loaded it."""
 
@@ -105,6 +109,8 @@ class Work:
 
     def do(self, workers: Workers) -> None:
         """Do what is to be done."""
+        if workers.dashboard:
+            self.tell("cluster", dashboard=workers.dashboard)
         if not self._cases:
             return
         model = workers.model()

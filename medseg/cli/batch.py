@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,9 +13,12 @@ from medseg.cli.model import Trust
 from medseg.cli.options import (
     AllowGaps,
     Device,
+    Engine,
     Json,
     MaxMemory,
+    NanAs,
     OutputFolder,
+    Precision,
     Quiet,
     SkipAir,
     TestTimeFlips,
@@ -40,17 +43,6 @@ _Archive = Annotated[
 _Model = Annotated[
     str,
     typer.Option("--model", "-m", help="Name of a shipped model, or a model's folder or file.", show_default=False),
-]
-_Engine = Annotated[
-    Literal["auto", "torch", "compiled", "openvino"],
-    typer.Option("--engine", help="What runs the network; auto is what a short warm-up finds fastest here."),
-]
-_Precision = Annotated[
-    Literal["auto", "exact", "float32", "bfloat16", "float16"],
-    typer.Option("--precision", help="Of the network; exact: float32 and the arithmetic of the model's own family."),
-]
-_NanAs = Annotated[
-    float | None, typer.Option("--nan-as", help="Fill NaN and infinite voxels with this value and record that.")
 ]
 _Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the batch in the output folder: skip what is done and whole.")
@@ -160,12 +152,12 @@ def batch(
     dry_run: _DryRun = False,
     time_limit_s: _TimeLimit = None,
     device: Device = "auto",
-    engine: _Engine = "auto",
-    precision: _Precision = "auto",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     test_time_flips: TestTimeFlips = None,
     skip_air: SkipAir = False,
     max_memory: MaxMemory = None,
-    nan_as: _NanAs = None,
+    nan_as: NanAs = None,
     allow_gaps: AllowGaps = False,
     trust: Trust = False,
     as_json: _Events = False,
@@ -242,15 +234,17 @@ def _source(
     archive: Path | None, access: PacsAccess | None, query: tuple[str, str, str, tuple[str, ...]]
 ) -> Path | PacsSource:
     """Where the cases are: in an archive on disk, or in a PACS."""
-    if (archive is None) == (access is None):
-        raise UsageError("name an ARCHIVE, or a PACS by --from; one of them")
-    if archive is not None or access is None:
-        if any(query):
-            raise UsageError("a query (--modality, --study-date, ...) is for --from; for an ARCHIVE there is --select")
-        return archive or Path()
+    if archive is not None and access is not None:
+        raise UsageError("name an ARCHIVE, or a PACS by --from; not both")
+    if archive is not None and any(query):
+        raise UsageError("a query (--modality, --study-date, ...) is for --from; for an ARCHIVE there is --select")
+    if archive is not None:
+        return archive
     from medseg.batch.remote import PacsSource
     from medseg.dicom.pacs import PacsQuery
 
+    if access is None:
+        raise UsageError("name an ARCHIVE, or a PACS by --from")
     modality, study_date, description, accession = query
     return PacsSource(access, PacsQuery(modality, study_date, description, _numbers(accession)))
 

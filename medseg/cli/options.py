@@ -16,12 +16,15 @@ __all__ = [
     "CaseId",
     "Connectivity",
     "Device",
+    "Engine",
     "Json",
     "MaxMemory",
     "Method",
     "MinimumVolume",
+    "NanAs",
     "OutputFolder",
     "Overwrite",
+    "Precision",
     "Quiet",
     "Series",
     "SkipAir",
@@ -49,6 +52,10 @@ Connectivity = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Engine = Annotated[
+    Literal["auto", "torch", "compiled", "openvino"],
+    typer.Option("--engine", help="What runs the network; auto is what a short warm-up finds fastest here."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 MaxMemory = Annotated[
     str | None,
@@ -68,10 +75,17 @@ MinimumVolume = Annotated[
         "--minimum-volume-ml", min=0.0, help="Leave out smaller lesions; they are counted [default: the plan's, or 0]."
     ),
 ]
+NanAs = Annotated[
+    float | None, typer.Option("--nan-as", help="Fill NaN and infinite voxels with this value and record that.")
+]
 OutputFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Output folder; made if need be.", show_default=False)
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there already.")]
+Precision = Annotated[
+    Literal["auto", "exact", "float32", "bfloat16", "float16"],
+    typer.Option("--precision", help="Of the network; exact: float32 and the arithmetic of the model's own family."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Series = Annotated[
     str | None,

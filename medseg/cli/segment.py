@@ -14,12 +14,15 @@ from medseg.cli.options import (
     CaseId,
     Connectivity,
     Device,
+    Engine,
     Json,
     MaxMemory,
     Method,
     MinimumVolume,
+    NanAs,
     OutputFolder,
     Overwrite,
+    Precision,
     Quiet,
     Series,
     SkipAir,
@@ -53,17 +56,6 @@ _Model = Annotated[
         help="Name of a shipped model; or a medseg or MONAI bundle, nnU-Net model folder or export.",
         show_default=False,
     ),
-]
-_Engine = Annotated[
-    Literal["auto", "torch", "compiled", "openvino"],
-    typer.Option("--engine", help="What runs the network; auto is what a short warm-up finds fastest here."),
-]
-_Precision = Annotated[
-    Literal["auto", "exact", "float32", "bfloat16", "float16"],
-    typer.Option("--precision", help="Of the network; exact: float32 and the arithmetic of the model's own family."),
-]
-_NanAs = Annotated[
-    float | None, typer.Option("--nan-as", help="Fill NaN and infinite voxels with this value and record that.")
 ]
 _KeepIdentifiers = Annotated[
     bool,
@@ -111,15 +103,15 @@ def segment(
     series: Series = None,
     case_id: CaseId = None,
     device: Device = "auto",
-    engine: _Engine = "auto",
-    precision: _Precision = "auto",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     test_time_flips: TestTimeFlips = None,
     skip_air: SkipAir = False,
     max_memory: MaxMemory = None,
     method: Method = None,
     connectivity: Connectivity = None,
     minimum_volume_ml: MinimumVolume = None,
-    nan_as: _NanAs = None,
+    nan_as: NanAs = None,
     allow_gaps: AllowGaps = False,
     weight_kg: WeightKg = None,
     save_evidence: _SaveEvidence = False,

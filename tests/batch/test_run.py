@@ -198,6 +198,16 @@ def test_dead_and_late_workers_cost_their_case_only(tmp_path: Path, tiny_bundle:
     ]
 
 
+def test_a_case_that_is_refused_for_want_of_memory_beside_others_is_tried_again_alone(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    archive = make_archive(tmp_path / "in", 2)
+    status, events = run(archive, tiny_bundle, tmp_path / "out", max_memory_mib=0.1)
+    assert told(events, "start") == ["p0/scan_000", "p0/scan_000", "p1/scan_001", "p1/scan_001"]
+    assert {failure.error.split(":")[0] for failure in status.failures} == {"NotEnoughMemory"}
+    assert (status.n_failed, status.n_done) == (2, 0)
+
+
 def test_several_workers_make_the_same_tables(
     finished: tuple[Path, Path, list[Mapping[str, Any]]], tmp_path: Path, tiny_bundle: Path
 ) -> None:

@@ -30,6 +30,8 @@ MODEL = ("weights", "recipe")
 class DoneAtOnce:
     """Workers that have nothing to do."""
 
+    dashboard = ""
+
     def model(self) -> tuple[str, ...]:
         return MODEL
 
