@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import distributed
@@ -15,7 +16,7 @@ import distributed
 from medseg.batch.cluster_work import CaseAnswer, answer_case, answer_model
 from medseg.batch.messages import CaseDone, CaseFailed, CaseShort, CaseStopped, ModelChoice, Outcome, Ready, Task
 from medseg.batch.queue import Queue
-from medseg.errors import ClusterError, UsageError
+from medseg.errors import ClusterError, OutputNotWritable, UsageError
 from medseg.io.memory import usable_cores
 
 __all__ = ["Cluster"]
@@ -111,7 +112,7 @@ class Cluster:
         Raises
         ------
         OutputNotWritable
-            If the disk is full.
+            If the disk is full, or a worker's files are not in the output folder.
         ClusterError
             If the scheduler is gone.
         """
@@ -164,6 +165,8 @@ class Cluster:
             raise said.error
         if isinstance(said, CaseShort):
             return replace(task, is_alone=True, is_frugal=said.is_frugal), None
+        if isinstance(said, CaseDone):
+            _install(answer.folder, task.folder)
         if isinstance(said, CaseDone | CaseFailed):
             return None, said
         raise TypeError(f"a worker answers {said!r}")
@@ -194,6 +197,19 @@ class Cluster:
     def _end_local(self) -> None:
         if self._local is not None:
             self._local.close(timeout=10)
+
+
+def _install(written: Path, folder: Path) -> None:
+    """Give the files of a try their place."""
+    try:
+        folder.mkdir(exist_ok=True)
+        for file in list(written.iterdir()):
+            file.replace(folder / file.name)
+        written.rmdir()
+    except OSError as error:
+        raise OutputNotWritable(
+            f"what a worker wrote cannot be put into {folder}: {error}; the output folder must be one for all machines"
+        ) from error
 
 
 def _anyone(*, alone: bool) -> bool:  # noqa: ARG001 (the worker keeps a case alone)

@@ -5,13 +5,16 @@ Nothing here imports Dask: the functions are called by a worker in any of its th
 
 from __future__ import annotations
 
+import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from medseg.batch.case_work import CaseOutcome, CaseWork
-from medseg.batch.messages import ModelChoice, Ready, Task, Unusable
+from medseg.batch.messages import CaseDone, ModelChoice, Ready, Task, Unusable
 from medseg.errors import MedsegError
 
 __all__ = ["CaseAnswer", "answer_case", "answer_model"]
@@ -19,10 +22,11 @@ __all__ = ["CaseAnswer", "answer_case", "answer_model"]
 
 @dataclass(frozen=True)
 class CaseAnswer:
-    """What came of one try at a case."""
+    """What came of one try at a case, and the folder of what it wrote."""
 
     case_id: str
     said: CaseOutcome
+    folder: Path
 
 
 def answer_model(choice: ModelChoice) -> Ready | Unusable:
@@ -34,10 +38,18 @@ def answer_model(choice: ModelChoice) -> Ready | Unusable:
 
 
 def answer_case(task: Task, choice: ModelChoice, time_limit_s: float | None = None) -> CaseAnswer:
-    """One try at a case; a task that must be alone waits for the others of this process, and they wait for it."""
+    """One try at a case; a task that must be alone waits for the others of this process, and they wait for it.
+
+    Each try writes into a folder of its own, for Dask repeats a finished task whose worker dies before the task is
+    forgotten: that must not touch a result that the run has entered in its ledger.
+    """
     work = _models.work(choice)
+    folder = task.folder.with_name(f".tmp-try-{secrets.token_hex(8)}")
     with _gate.held(alone=task.is_alone):
-        return CaseAnswer(task.case_id, work.do(task, lambda _: None, time_limit_s))
+        said = work.do(replace(task, folder=folder), lambda _: None, time_limit_s)
+    if not isinstance(said, CaseDone):
+        shutil.rmtree(folder, ignore_errors=True)
+    return CaseAnswer(task.case_id, said, folder)
 
 
 class _Models:

@@ -17,6 +17,7 @@ import pytest
 
 import medseg
 from medseg.batch.case_work import CaseWork
+from medseg.batch.cluster_work import answer_case
 from medseg.batch.messages import CaseDone, CaseFailed, CaseShort, CaseStopped, ModelChoice, Task
 from medseg.batch.status import archive_status
 from medseg.errors import NotEnoughMemory, OutputNotWritable
@@ -143,6 +144,19 @@ def test_errors_of_a_case_become_its_outcome(one_case: tuple[CaseWork, Task], mo
     full = OutputNotWritable("full")
     full.__cause__ = OSError(28, "No space left on device")
     assert isinstance(run_with(full), CaseStopped)
+
+
+def test_a_try_that_a_cluster_repeats_touches_nothing_of_an_earlier_one(
+    one_case: tuple[CaseWork, Task], tiny_bundle: Path
+) -> None:
+    _, task = one_case
+    choice = ModelChoice(str(tiny_bundle), device="cpu", engine="torch", precision="float32")
+    first, again = answer_case(task, choice), answer_case(task, choice)
+    assert first.folder != again.folder
+    assert not task.folder.exists()  # it is the run that gives a result its place
+    for answer in (first, again):
+        assert isinstance(answer.said, CaseDone)
+        assert sorted(path.name for path in answer.folder.iterdir()) == sorted(answer.said.files)
 
 
 def test_a_time_limit_ends_a_case_between_windows(one_case: tuple[CaseWork, Task]) -> None:
