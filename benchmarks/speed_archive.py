@@ -93,7 +93,7 @@ def one_size(archive: Path, finished: Path, output: Path) -> dict[str, float]:
         with Ledger(output, create=True) as ledger:
             work = Work(str(archive), output, ledger, lambda _: None)
             with timed(costs, f"{run}_ledger"):
-                ledger.forget_unfinished({case.case_id for case in cases})
+                ledger.forget_gone({case.case_id for case in cases})
                 work.enter(cases)
             with timed(costs, f"{run}_cases"):
                 work.do(workers)

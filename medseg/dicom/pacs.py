@@ -14,11 +14,11 @@ from medseg.errors import PacsError, UsageError
 
 __all__ = [
     "NOT_IMAGES",
-    "TITLE",
     "Pacs",
     "PacsAddress",
     "PacsQuery",
     "RemoteSeries",
+    "TITLE",
     "file_name",
     "only_uid",
     "store_missing",
