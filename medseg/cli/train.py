@@ -46,6 +46,26 @@ _HeadsFor = Annotated[
     ),
 ]
 _Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps [default: the plan's].")]
+_ValidateEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--validate-every",
+        min=0,
+        metavar="STEPS",
+        help="Validate on held-out scans every so many steps and keep the best weights; 0 never [default: the plan's].",
+        show_default=False,
+    ),
+]
+_Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        min=0,
+        metavar="N",
+        help="End after N validations without better weights; 0 never [default: the plan's].",
+        show_default=False,
+    ),
+]
 _Seed = Annotated[int | None, typer.Option("--seed", help="Seed [default: the plan's].")]
 
 
@@ -61,6 +81,8 @@ def train(
     folds: _Folds = None,
     steps: _Steps = None,
     seed: _Seed = None,
+    validate_every: _ValidateEvery = None,
+    patience: _Patience = None,
     heads_for: _HeadsFor = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -90,6 +112,8 @@ def train(
             folds=tuple(folds) if folds else None,
             steps=steps,
             seed=seed,
+            validate_every=validate_every,
+            patience=patience,
             heads_for=heads_for,
             overwrite=overwrite,
             progress=progress,

@@ -27,6 +27,7 @@ __all__ = [
     "Plan",
     "SeparationPlan",
     "TrainingPlan",
+    "with_changes",
 ]
 
 Positive = Annotated[float, Field(gt=0)]
@@ -136,6 +137,8 @@ class TrainingPlan(_Part):
 
     Of the samples, `phantom_share` are phantoms; of the others, `crop_share` are cut to a random part of their scan.
     Windows of scans larger than the patch are centered on a lesion with the chance `foreground_share`.
+    Every `validate_every` steps (0: never) held-out scans are segmented whole, and the weights of the best mean of Dice
+    and lesion F1 are kept; after `patience` validations (0: any number) without a better one, training ends.
     """
 
     steps: PositiveInt = 800
@@ -149,11 +152,21 @@ class TrainingPlan(_Part):
     phantom_share: Share = 0.0
     checkpoint_every: PositiveInt = 200
     seed: int = 0
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    patience: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _has_what_patience_waits_for(self) -> Self:
+        if self.patience and not self.validate_every:
+            raise ValueError("patience counts validations: it needs validate_every of at least 1")
+        return self
 
 
 _ADDED = {
     "network": ("instance_heads",),
     "separation": ("valley_share", "merge_regions", "peak_heat", "peak_distance_mm", "merge_fraction", "least_votes"),
+    "training": ("validate_every", "patience"),
+    "heads_training": ("validate_every", "patience"),
 }
 
 
@@ -205,9 +218,10 @@ class Plan(_Part):
         plan keeps its hash.
         """
         document = self.model_dump(mode="json")
-        for part, defaults in (("network", NetworkPlan.model_fields), ("separation", SeparationPlan.model_fields)):
-            for name in _ADDED[part]:
-                if getattr(getattr(self, part), name) == defaults[name].default:
+        for part, names in _ADDED.items():
+            value = getattr(self, part)
+            for name in names if value is not None else ():
+                if getattr(value, name) == type(value).model_fields[name].default:
                     del document[part][name]
         if self.heads_training is None:
             del document["heads_training"]
@@ -238,6 +252,27 @@ class Plan(_Part):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise InvalidPlan(f"{source}: {_explain(error, cls)}") from error
+
+
+def with_changes(plan: Plan, changes: Mapping[str, Mapping[str, Any]]) -> Plan:
+    """A plan with some fields of some parts changed, checked as a plan that is read.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    changes
+        New values by part and field, such as `{"training": {"steps": 100}}`.
+
+    Raises
+    ------
+    InvalidPlan
+        If a value is out of range, or a field is unknown.
+    """
+    document = plan.model_dump(mode="json")
+    for part, values in changes.items():
+        document[part].update(values)
+    return Plan.from_json(json.dumps(document), source=f"plan {plan.name}")
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,28 @@ from medseg.core.plan import Plan
 from medseg.errors import TrainingError
 from medseg.io.atomic import atomic_path
 
-__all__ = ["RunState", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Best", "RunState", "read_checkpoint", "write_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights, on the CPU, that did best in a validation so far: after which step, and how well."""
+
+    step: int
+    score: float
+    weights: Mapping[str, torch.Tensor]
 
 
 @dataclass
 class RunState:
-    """What changes while a network is trained; `step` counts finished steps."""
+    """What changes while a network is trained; `step` counts finished steps, `losses` are those not yet in the log."""
 
     network: nn.Module
     average: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
+    losses: list[float] = field(default_factory=list)
+    best: Best | None = None
 
 
 def write_checkpoint(path: Path, state: RunState, plan: Plan) -> None:
@@ -36,6 +48,8 @@ def write_checkpoint(path: Path, state: RunState, plan: Plan) -> None:
                 "network": state.network.state_dict(),
                 "average": state.average.state_dict(),
                 "optimizer": state.optimizer.state_dict(),
+                "losses": state.losses,
+                "best": None if state.best is None else dict(vars(state.best)),
             },
             draft,
         )
@@ -59,3 +73,5 @@ def read_checkpoint(path: Path, state: RunState, plan: Plan) -> None:
     state.average.load_state_dict(saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step = int(saved["step"])
+    state.losses = list(saved.get("losses", ()))
+    state.best = Best(**saved["best"]) if saved.get("best") else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from medseg.lesions.separate import separate_lesions
 from medseg.metrics.overlap import dice
 from medseg.networks.build import build_network
 from medseg.training.loop import fit
+from medseg.training.validation import cases_to_fit
 from medseg.transforms.augment import TrainingCase
 
 __all__ = ["CaseScore", "CrossValidation", "fold_numbers", "run_fold", "summarize"]
@@ -98,25 +99,35 @@ def fold_numbers(cases: Sequence[LabelledCase]) -> tuple[int, ...]:
 def run_fold(
     fold: int,
     labelled: Sequence[LabelledCase],
-    loaded: Sequence[TrainingCase],
+    loaded: Mapping[str, TrainingCase],
     plan: Plan,
     folder: Path,
     *,
     device: torch.device,
     resume: bool,
     monitor: Monitor,
+    given_validation: Sequence[LabelledCase] = (),
 ) -> list[CaseScore]:
     """Train on the other folds, score this one's patients on their own grids; scores also go to `scores.json`.
 
-    With `resume`, a fold that was scored with the same plan is read and not trained again.
+    With `resume`, a fold that was scored with the same plan is read and not trained again. Where the plan validates
+    while training, it does so on `given_validation`, or else on the next fold, which then is not trained on.
     """
     scores_file = folder / "scores.json"
     if resume and scores_file.is_file():
         saved = _FoldScores.model_validate_json(scores_file.read_text(encoding="utf-8"))
         if saved.plan_sha256 == plan.sha256:
             return list(saved.cases)
-    training = [ready for case, ready in zip(labelled, loaded, strict=True) if case.fold != fold]
-    weights = fit(training, plan, folder, device=device, resume=resume, monitor=monitor)
+    training, validation = cases_to_fit(labelled, given_validation, plan.training, held_out=fold)
+    weights = fit(
+        [loaded[case.case_id] for case in training],
+        plan,
+        folder,
+        device=device,
+        resume=resume,
+        monitor=monitor,
+        validation=validation,
+    )
     network = build_network(plan)
     network.load_state_dict(weights)
     segmenter = Segmenter(network, plan, device=str(device), engine="torch", precision="exact")

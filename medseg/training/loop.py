@@ -5,7 +5,6 @@ Seeded by the step, it can be killed anywhere and goes on from its last checkpoi
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -22,13 +21,16 @@ from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan, TrainingPlan
 from medseg.errors import TrainingError
 from medseg.inference.device import Precision, autocast, multiplies_bfloat16, place, place_input
+from medseg.io.labelled_cases import LabelledCase
 from medseg.networks.build import build_member
 from medseg.networks.ensemble import joined_weights
 from medseg.networks.heads import HEAD_PREFIX
-from medseg.training.checkpoints import RunState, read_checkpoint, write_checkpoint
+from medseg.training.checkpoints import Best, RunState, read_checkpoint, write_checkpoint
 from medseg.training.datasets import Batch, batches
 from medseg.training.losses import loss_of
 from medseg.training.phantom_cases import phantom_cases
+from medseg.training.training_log import TrainingLog
+from medseg.training.validation import validate
 from medseg.transforms.augment import TrainingCase
 
 __all__ = ["fit", "learning_rate"]
@@ -54,6 +56,7 @@ def fit(
     resume: bool = False,
     monitor: Monitor | None = None,
     given: Mapping[str, torch.Tensor] | None = None,
+    validation: Sequence[LabelledCase] = (),
 ) -> dict[str, torch.Tensor]:
     """Train a network, or each member of an ensemble in turn.
 
@@ -64,7 +67,8 @@ def fit(
     plan
         Network, patch, steps, seed; member m of an ensemble takes the seed m above.
     folder
-        Where `checkpoint.pt` and `train.log` (one JSON object a line) go; for an ensemble in `member_0`, ...
+        Where `checkpoint.pt`, `train.log` (one JSON object a line) and `train.csv` go; for an ensemble in `member_0`,
+        ...
     device
         Where the network is trained; autocast and channels-last on CUDA.
     resume
@@ -73,24 +77,32 @@ def fit(
         Told of each step.
     given
         Weights of a network without instance heads: they stay as they are, and only the heads are trained.
+    validation
+        Cases that are not trained on, for the plan's `validate_every`.
 
     Returns
     -------
-    The exponential moving average of the weights over the steps, on the CPU.
+    The exponential moving average of the weights over the steps, on the CPU; of the step that did best in validation
+    where there is one.
 
     Raises
     ------
     TrainingError
-        If there is no case, the loss is not finite, or a checkpoint was made with another plan.
+        If there is no case to train on, or none to validate on where the plan asks for it, the loss is not finite, or a
+        checkpoint was made with another plan.
     """
     if not cases:
         raise TrainingError("no case to train on")
+    if plan.training.validate_every and not validation:
+        raise TrainingError(f"validate_every is {plan.training.validate_every}, and there is no case to validate on")
     monitor = monitor or Monitor()
     n_members = plan.network.members
     monitor.expect(n_members * plan.training.steps)
     phantoms = phantom_cases(plan)
     runs = [
-        _Run(cases, phantoms, plan, plan.training.seed + member, device, _of_member(given, member, n_members))
+        _Run(
+            cases, phantoms, validation, plan, plan.training.seed + member, device, _of_member(given, member, n_members)
+        )
         for member in range(n_members)
     ]
     if n_members == 1:
@@ -106,6 +118,7 @@ class _Run:
 
     cases: Sequence[TrainingCase]
     phantoms: Sequence[TrainingCase]
+    validation: Sequence[LabelledCase]
     plan: Plan
     seed: int
     device: torch.device
@@ -130,21 +143,71 @@ def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict
     monitor.advance(state.step)
     precision = _training_precision(run.device)
     loss_function = loss_of(plan, only_heads=run.given is not None)
-    with (folder / "train.log").open("a" if resume else "w", encoding="utf-8") as log:
-        window = _LossWindow()
+    with TrainingLog(folder, state.step) as log:
+        watch = _Watch()
         source = batches(run.cases, run.phantoms, plan, state.step)
-        for batch in _ahead(source, plan.training.steps - state.step):
+        n_left = 0 if _is_exhausted(state, plan.training) else plan.training.steps - state.step
+        for batch in _ahead(source, n_left):
             loss = _step(state, batch, plan.training, loss_function, run.device, precision)
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss is {loss} at step {state.step}; try a lower learning rate")
-            window.add(loss)
+            state.losses.append(loss)
             monitor.advance()
-            if state.step % _LOG_EVERY == 0 or state.step == plan.training.steps:
-                log.write(json.dumps({"step": state.step, **window.flush()}) + "\n")
-                log.flush()
-            if state.step % plan.training.checkpoint_every == 0 or state.step == plan.training.steps:
+            record = _loss_record(state, plan.training, watch)
+            if is_validated := _is_due(state.step, plan.training.validate_every, plan.training.steps):
+                record |= _validated(state, run, plan)
+                watch.lap()
+            if record:
+                log.write(state.step, record)
+            if is_validated or _is_due(state.step, plan.training.checkpoint_every, plan.training.steps):
                 write_checkpoint(checkpoint, state, plan)
-    return {name: tensor.detach().cpu() for name, tensor in state.average.state_dict().items()}
+            if _is_exhausted(state, plan.training):
+                break
+    monitor.advance(plan.training.steps - state.step)
+    return _on_cpu(state.average) if state.best is None else dict(state.best.weights)
+
+
+def _is_due(step: int, every: int, last: int) -> bool:
+    """Whether something that is done every so many steps, and at the end, is done after this one; 0 is never."""
+    return every > 0 and (step % every == 0 or step == last)
+
+
+def _is_exhausted(state: RunState, plan: TrainingPlan) -> bool:
+    """Whether as many validations as the plan's patience have gone by without better weights."""
+    if not plan.patience or state.best is None:
+        return False
+    return state.step - state.best.step >= plan.patience * plan.validate_every
+
+
+def _loss_record(state: RunState, plan: TrainingPlan, watch: _Watch) -> dict[str, float | bool]:
+    """What the log says of the losses since its last line, if one is due; they are then told."""
+    if not _is_due(state.step, _LOG_EVERY, plan.steps):
+        return {}
+    mean = sum(state.losses) / len(state.losses)
+    state.losses.clear()
+    rate = learning_rate(state.step - 1, plan)
+    return {"loss": round(mean, 5), "learning_rate": float(f"{rate:.4g}"), "seconds": watch.lap()}
+
+
+def _validated(state: RunState, run: _Run, plan: Plan) -> dict[str, float | bool]:
+    """Validate the moving average, and keep its weights if they are the best so far."""
+    watch = _Watch()
+    weights = _on_cpu(state.average)
+    scores = validate(weights, plan, run.validation, run.device)
+    is_best = state.best is None or scores.score > state.best.score
+    if is_best:
+        state.best = Best(state.step, scores.score, {name: tensor.clone() for name, tensor in weights.items()})
+    logger.info("step %d: Dice %.4f, lesion F1 %.4f", state.step, scores.dice, scores.lesion_f1)
+    return {
+        "dice": round(scores.dice, 5),
+        "lesion_f1": round(scores.lesion_f1, 5),
+        "validation_seconds": watch.lap(),
+        "is_best": is_best,
+    }
+
+
+def _on_cpu(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
 
 
 def _fresh_state(plan: Plan, device: torch.device, given: Mapping[str, torch.Tensor] | None) -> RunState:
@@ -238,18 +301,13 @@ def _ahead(source: Iterator[Batch], n: int) -> Iterator[Batch]:
             yield batch
 
 
-class _LossWindow:
-    """Mean loss and seconds since the last line of the log."""
+class _Watch:
+    """Seconds since it was last looked at."""
 
     def __init__(self) -> None:
-        self._losses: list[float] = []
         self._start = time.perf_counter()
 
-    def add(self, loss: float) -> None:
-        self._losses.append(loss)
-
-    def flush(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._start
-        mean = sum(self._losses) / max(len(self._losses), 1)
-        self._losses, self._start = [], time.perf_counter()
-        return {"loss": round(mean, 5), "seconds": round(seconds, 2)}
+    def lap(self) -> float:
+        """Seconds, rounded to hundredths; they start again."""
+        seconds, self._start = time.perf_counter() - self._start, time.perf_counter()
+        return round(seconds, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medseg.core.plan import Plan
+from medseg.core.plan import Plan, TrainingPlan
 from medseg.io.manifest import DataManifest
 from medseg.training.cross_validation import CaseScore, CrossValidation
 
@@ -53,7 +53,21 @@ def _training_text(plan: Plan) -> str:
         f"weight decay {training.weight_decay:g}, Dice and cross-entropy loss, flips, rotations, scalings, intensity "
         f"changes, noise and blur; {100 * training.crop_share:g} % of the samples are cut to random margins, "
         f"{100 * training.phantom_share:g} % are synthetic phantoms with several lesions or none; the weights are the "
-        f"moving average over the steps (decay {training.ema_decay:g}). Seed {training.seed}."
+        f"moving average over the steps (decay {training.ema_decay:g}). Seed {training.seed}.{_kept_text(training)}"
+    )
+
+
+def _kept_text(training: TrainingPlan) -> str:
+    if not training.validate_every:
+        return ""
+    patience = (
+        f" Training ended after {training.patience} validations without a better one, or after the last step."
+        if training.patience
+        else ""
+    )
+    return (
+        f" Every {training.validate_every} steps, scans that are not trained on were segmented whole; the weights of "
+        f"the best mean of Dice and lesion F1 were kept.{patience}"
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from medseg.core.monitor import Monitor, Progress
-from medseg.core.plan import Plan
+from medseg.core.plan import Plan, with_changes
 from medseg.errors import OutputExists, TrainingError, UsageError
 from medseg.inference.device import resolve_device
 from medseg.io.json_files import write_json
@@ -25,7 +25,7 @@ from medseg.training.datasets import load_case
 from medseg.training.loop import fit
 from medseg.training.model_card import model_card
 from medseg.training.planner import plan_training, take_fingerprint
-from medseg.transforms.augment import TrainingCase
+from medseg.training.validation import cases_to_fit
 
 __all__ = ["train"]
 
@@ -47,6 +47,8 @@ def train(
     folds: Sequence[int] | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    validate_every: int | None = None,
+    patience: int | None = None,
     heads_for: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -77,8 +79,9 @@ def train(
     folds
         Only these folds, and no bundle: for folds that run side by side on several machines or cores. A last call
         with `resume` and `cross_validate` gathers them.
-    steps, seed
-        In place of the plan's.
+    steps, seed, validate_every, patience
+        In place of the plan's. Validation uses the manifest's cases of split "validation", or else a fold that is then
+        not trained on.
     heads_for
         A bundle of kind "segresnet" whose network is given instance heads: only they are trained, by the plan's
         `heads_training`; all else of it, its plan, its scores and what it says of classes, stays as it is.
@@ -107,20 +110,37 @@ def train(
     torch_device = resolve_device(device)
     with monitor.stage("read"):
         data, root = read_manifest(Path(manifest), Path(data_root) if data_root is not None else None)
-        labelled = _to_train_on(read_cases(data, root), data)
+        cases = read_cases(data, root)
+        labelled = _to_train_on(cases, data)
+        given_validation = [case for case in cases if case.split == "validation"]
     given = None if heads_for is None else read_bundle(find_model(heads_for))
     if given is not None and (cross_validate or folds is not None):
         raise UsageError("instance heads leave a network as it is: there is nothing to cross-validate")
     with monitor.stage("plan"):
-        chosen = _chosen_plan(plan if given is None else _with_heads(given, plan), data, labelled, steps, seed)
+        changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
+        chosen = _chosen_plan(plan if given is None else _with_heads(given, plan), data, labelled, changes)
         build_network(chosen)  # a plan that cannot be built fails here and not after the cases are loaded
+        fitted = (
+            chosen if chosen.heads_training is None else chosen.model_copy(update={"training": chosen.heads_training})
+        )
+        final = cases_to_fit(labelled, given_validation, fitted.training)
         write_json(chosen.model_dump(mode="json"), work / "plan.json")
-        loaded = [load_case(case, chosen) for case in labelled]
+        loaded = {case.case_id: load_case(case, chosen) for case in labelled}
 
     def one_fold(fold: int) -> list[CaseScore]:
         with monitor.stage(f"fold {fold}"):
             folder = work / f"fold_{fold}"
-            return run_fold(fold, labelled, loaded, chosen, folder, device=torch_device, resume=resume, monitor=monitor)
+            return run_fold(
+                fold,
+                labelled,
+                loaded,
+                chosen,
+                folder,
+                device=torch_device,
+                resume=resume,
+                monitor=monitor,
+                given_validation=given_validation,
+            )
 
     if folds is not None:
         for fold in _known_folds(folds, labelled):
@@ -131,13 +151,21 @@ def train(
         scores = [score for fold in fold_numbers(labelled) for score in one_fold(fold)]
         validation = summarize(scores, chosen)
     before = None if given is None else own_weights(given)
-    fitted = chosen if chosen.heads_training is None else chosen.model_copy(update={"training": chosen.heads_training})
     with monitor.stage("train"):
-        weights = fit(loaded, fitted, work / "all", device=torch_device, resume=resume, monitor=monitor, given=before)
+        weights = fit(
+            [loaded[case.case_id] for case in final[0]],
+            fitted,
+            work / "all",
+            device=torch_device,
+            resume=resume,
+            monitor=monitor,
+            given=before,
+            validation=final[1],
+        )
     if given is not None:
         validation = _kept_validation(given)
     with monitor.stage("write"):
-        _write(bundle, chosen, weights, data, loaded, validation)
+        _write(bundle, chosen, weights, data, len(final[0]), validation)
     return bundle
 
 
@@ -158,16 +186,15 @@ def _to_train_on(cases: Sequence[LabelledCase], data: DataManifest) -> list[Labe
 
 
 def _chosen_plan(
-    plan: Plan | None, data: DataManifest, labelled: Sequence[LabelledCase], steps: int | None, seed: int | None
+    plan: Plan | None, data: DataManifest, labelled: Sequence[LabelledCase], changes: Mapping[str, int | None]
 ) -> Plan:
     chosen = plan if plan is not None else plan_training(data, take_fingerprint(labelled, data))
     if len(chosen.channels) != len(data.channels):
         raise UsageError(
             f"plan {chosen.name} has {len(chosen.channels)} channel(s), manifest {data.name} {len(data.channels)}"
         )
-    changes = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
     part = "training" if chosen.heads_training is None else "heads_training"
-    return chosen.model_copy(update={part: getattr(chosen, part).model_copy(update=changes)})
+    return with_changes(chosen, {part: {name: value for name, value in changes.items() if value is not None}})
 
 
 def _with_heads(given: Bundle, plan: Plan | None) -> Plan:
@@ -203,7 +230,7 @@ def _write(
     plan: Plan,
     weights: dict[str, torch.Tensor],
     data: DataManifest,
-    loaded: Sequence[TrainingCase],
+    n_cases: int,
     validation: CrossValidation | None,
 ) -> None:
     extra = {} if validation is None else {_SCORES_PATH: validation.model_dump(mode="json")}
@@ -213,7 +240,7 @@ def _write(
         weights,
         description=data.description,
         data_source=f"{data.source} ({data.licence}). {data.attribution}",
-        n_cases=len(loaded),
+        n_cases=n_cases,
         model_card=model_card(plan, data, validation),
         eval_metrics=None if validation is None else {"mean_dice": round(validation.dice.mean, 4)},
         json_files=extra,
