@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.console import print_json, show_progress
-from medseg.cli.options import Device, Json, Overwrite, Quiet
+from medseg.cli.options import Device, Json, Overwrite, Quiet, memory_mib
 
 if TYPE_CHECKING:
     from medseg.core.plan import Plan
+    from medseg.training.planner import Budget
 
 __all__ = ["train"]
 
@@ -66,6 +67,27 @@ _Patience = Annotated[
         show_default=False,
     ),
 ]
+_BudgetMinutes = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-minutes",
+        metavar="M",
+        help="As many steps as a network (one fold, or the final one) can be trained for in M minutes here.",
+        show_default=False,
+    ),
+]
+_MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="What training may hold in memory, as 6GiB or 800MiB: smaller windows are planned to stay within it.",
+        show_default=False,
+    ),
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan and the reason for each choice; train nothing.")
+]
 _Seed = Annotated[int | None, typer.Option("--seed", help="Seed [default: the plan's].")]
 
 
@@ -83,6 +105,9 @@ def train(
     seed: _Seed = None,
     validate_every: _ValidateEvery = None,
     patience: _Patience = None,
+    budget_minutes: _BudgetMinutes = None,
+    max_memory: _MaxMemory = None,
+    dry_run: _DryRun = False,
     heads_for: _HeadsFor = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -97,7 +122,15 @@ def train(
       medseg train data_manifests/sarcoma_pet.json -o bundles/sarcoma_pet --cross-validate
     """  # noqa: D301
     chosen = _read_plan(plan) if plan else None
+    memory = memory_mib(max_memory)
+    from medseg.training.planner import Budget
     from medseg.training.train import train as train_model
+
+    budget = Budget(memory, budget_minutes) if memory is not None or budget_minutes is not None else None
+    if dry_run:
+        changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
+        _show_plan(manifest, chosen, data_root, device, budget, changes, as_json=as_json)
+        return
 
     with show_progress(quiet=quiet) as progress:
         written = train_model(
@@ -114,6 +147,7 @@ def train(
             seed=seed,
             validate_every=validate_every,
             patience=patience,
+            budget=budget,
             heads_for=heads_for,
             overwrite=overwrite,
             progress=progress,
@@ -122,6 +156,37 @@ def train(
         print_json({"manifest": str(manifest), "output": str(written), "folds": folds or None})
     else:
         typer.echo(f"{'Folds' if folds else 'Bundle'} written to {written}")
+
+
+def _show_plan(
+    manifest: Path,
+    plan: Plan | None,
+    data_root: Path | None,
+    device: str,
+    budget: Budget | None,
+    changes: dict[str, int | None],
+    *,
+    as_json: bool,
+) -> None:
+    """The plan with its reasons on stdout: sentences, or JSON that `--plan` takes under "plan"."""
+    from medseg.training.preparation import plan_manifest
+
+    planned = plan_manifest(manifest, plan=plan, data_root=data_root, device=device, budget=budget, changes=changes)
+    if as_json:
+        reasons = [dict(vars(reason)) for reason in planned.reasons]
+        print_json(
+            {"plan": planned.plan.model_dump(mode="json"), "reasons": reasons, "warnings": list(planned.warnings)}
+        )
+        return
+    for reason in planned.reasons:
+        typer.echo(str(reason))
+    training = planned.plan.training
+    typer.echo(
+        f"{planned.plan.network.members} network(s) of {training.steps} steps with {training.batch_size} samples each; "
+        "nothing was trained"
+    )
+    for warning in planned.warnings:
+        typer.echo(f"Warning: {warning}", err=True)
 
 
 def _read_plan(path: Path) -> Plan:

@@ -155,12 +155,6 @@ class TrainingPlan(_Part):
     validate_every: Annotated[int, Field(ge=0)] = 0
     patience: Annotated[int, Field(ge=0)] = 0
 
-    @model_validator(mode="after")
-    def _has_what_patience_waits_for(self) -> Self:
-        if self.patience and not self.validate_every:
-            raise ValueError("patience counts validations: it needs validate_every of at least 1")
-        return self
-
 
 _ADDED = {
     "network": ("instance_heads",),

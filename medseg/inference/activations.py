@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["activation_bytes", "generous_bytes"]
+__all__ = ["MemoryMeter", "activation_bytes", "generous_bytes"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def activation_bytes(network: nn.Module, n_channels: int, window: tuple[int, int
     Bytes; a generous guess where the network does not run on such tensors.
     """
     was_training = network.training
-    meter = _Meter()
+    meter = MemoryMeter()
     try:
         device = next(iter(network.parameters()), torch.empty(0)).device
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), meter:
@@ -57,7 +57,7 @@ def generous_bytes(window: tuple[int, int, int], per_batch: int) -> int:
     return _GUESSED_MAPS * prod(window) * per_batch * 4
 
 
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MemoryMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of storages from the operator that makes them until nothing refers to them."""
 
     def __init__(self) -> None:

@@ -107,11 +107,13 @@ def run_fold(
     resume: bool,
     monitor: Monitor,
     given_validation: Sequence[LabelledCase] = (),
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> list[CaseScore]:
     """Train on the other folds, score this one's patients on their own grids; scores also go to `scores.json`.
 
     With `resume`, a fold that was scored with the same plan is read and not trained again. Where the plan validates
-    while training, it does so on `given_validation`, or else on the next fold, which then is not trained on.
+    while training, it does so on `given_validation`, or else on the next fold, which then is not trained on. Networks
+    start from the weights `start` where there are some.
     """
     scores_file = folder / "scores.json"
     if resume and scores_file.is_file():
@@ -127,6 +129,7 @@ def run_fold(
         resume=resume,
         monitor=monitor,
         validation=validation,
+        start=start,
     )
     network = build_network(plan)
     network.load_state_dict(weights)

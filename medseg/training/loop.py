@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from medseg.training.training_log import TrainingLog
 from medseg.training.validation import validate
 from medseg.transforms.augment import TrainingCase
 
-__all__ = ["fit", "learning_rate"]
+__all__ = ["fit", "learning_rate", "train_steps"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def fit(
     monitor: Monitor | None = None,
     given: Mapping[str, torch.Tensor] | None = None,
     validation: Sequence[LabelledCase] = (),
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train a network, or each member of an ensemble in turn.
 
@@ -79,6 +80,8 @@ def fit(
         Weights of a network without instance heads: they stay as they are, and only the heads are trained.
     validation
         Cases that are not trained on, for the plan's `validate_every`.
+    start
+        Weights that the network starts from, all of them; None for fresh ones.
 
     Returns
     -------
@@ -101,7 +104,14 @@ def fit(
     phantoms = phantom_cases(plan)
     runs = [
         _Run(
-            cases, phantoms, validation, plan, plan.training.seed + member, device, _of_member(given, member, n_members)
+            cases,
+            phantoms,
+            validation,
+            plan,
+            plan.training.seed + member,
+            device,
+            _of_member(given, member, n_members),
+            _of_member(start, member, n_members),
         )
         for member in range(n_members)
     ]
@@ -123,6 +133,7 @@ class _Run:
     seed: int
     device: torch.device
     given: Mapping[str, torch.Tensor] | None = None
+    start: Mapping[str, torch.Tensor] | None = None
 
 
 def _of_member(given: Mapping[str, torch.Tensor] | None, member: int, n_members: int) -> dict[str, torch.Tensor] | None:
@@ -136,7 +147,7 @@ def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict
     plan = run.plan.model_copy(update={"training": run.plan.training.model_copy(update={"seed": run.seed})})
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
-    state = _fresh_state(plan, run.device, run.given)
+    state = _fresh_state(plan, run.device, run.given, run.start)
     if resume and checkpoint.is_file():
         read_checkpoint(checkpoint, state, plan)
         logger.info("%s: goes on after step %d", folder.name, state.step)
@@ -165,6 +176,13 @@ def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict
                 break
     monitor.advance(plan.training.steps - state.step)
     return _on_cpu(state.average) if state.best is None else dict(state.best.weights)
+
+
+def train_steps(source: Iterable[Batch], plan: Plan, device: torch.device) -> None:
+    """Train a fresh member on some batches, and forget it: to see what a step costs."""
+    state, precision, loss_function = _fresh_state(plan, device), _training_precision(device), loss_of(plan)
+    for batch in source:
+        _step(state, batch, plan.training, loss_function, device, precision)
 
 
 def _is_due(step: int, every: int, last: int) -> bool:
@@ -210,11 +228,18 @@ def _on_cpu(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
 
 
-def _fresh_state(plan: Plan, device: torch.device, given: Mapping[str, torch.Tensor] | None) -> RunState:
+def _fresh_state(
+    plan: Plan,
+    device: torch.device,
+    given: Mapping[str, torch.Tensor] | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> RunState:
     torch.manual_seed(plan.training.seed)
     network = place(build_member(plan), device)
     if given is not None:
         _take_over(network, given)
+    if start is not None:
+        network.load_state_dict(dict(start))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=plan.training.learning_rate, weight_decay=plan.training.weight_decay)
     return RunState(network.train(), deepcopy(network).eval(), optimizer)

@@ -1,140 +1,178 @@
-"""From a data manifest to a plan: what the cases look like decides grid, patch and intensities.
-
-References
-----------
-Isensee et al., nnU-Net, Nature Methods 2021: median spacing, patch of the scans' aspect within a budget, intensity
-clipping at foreground percentiles, mirroring at test time as in training.
-"""
+"""From a data manifest to a plan: the rules in order, within what may be spent, each with its reason."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from medseg.core.plan import (
-    ChannelPlan,
-    InferencePlan,
-    IntensityPlan,
-    NetworkPlan,
-    Plan,
-    SeparationPlan,
-    TrainingPlan,
-)
-from medseg.core.recipe import smallest_divisor
+from medseg.core.plan import ChannelPlan, InferencePlan, Plan, TrainingPlan, with_changes
+from medseg.errors import TrainingError, UsageError
 from medseg.io.labelled_cases import LabelledCase
-from medseg.io.manifest import DataManifest, ManifestChannel
-from medseg.io.scan import load_volume
+from medseg.io.manifest import DataManifest
+from medseg.training import rules
+from medseg.training.datasets import load_case
+from medseg.training.fingerprint import Fingerprint
+from medseg.training.step_cost import seconds_a_step, training_bytes
 
-__all__ = ["Fingerprint", "plan_training", "take_fingerprint"]
+__all__ = ["Budget", "Planned", "Reason", "plan_training", "plan_with_reasons", "within_minutes"]
 
-_PATCH_VOXELS = 64 * 64 * 112  # what one CPU core trains on in about half a second
-_EXTENT_PERCENTILE = 100  # a window that holds every scan whole shows the network all there is around a lesion
-_SUV_HIGH = 25.0  # uptake above this adds nothing to knowing that it is tumor
-_SAMPLES_PER_CASE = 2000
-_ROUNDING = 0.1  # of the divisor: a scan may stick out of the window by less than a voxel
-_PHANTOM_SHARE = 0.12
-_LEAST_PEAK_SUV = 1.0  # the uptake of a body that takes up evenly: what stays below takes up nothing of its own
-_MEMBERS = 2
+_MIB = 2**20
+_SMALLER = 0.8  # share of the voxels of a window that is tried next
+_LEAST_PATCH_VOXELS = 16**3
+_TIMED_CASES = 4
+_USED_SHARE = 0.9  # of the minutes: logs, checkpoints and the export take the rest
+_LEAST_STEPS_A_MEMBER = 200  # with fewer, one network trained longer is worth more than two
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What training may spend: MiB that the process may hold, minutes a network (all its members); None for any."""
+
+    memory_mib: float | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("memory", self.memory_mib), ("minutes", self.minutes)):
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"a budget of {name} is a number above 0; got {value}")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One choice of a plan: the field, its value in words, and why."""
+
+    field: str
+    value: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.field} = {self.value}: {self.why}"
 
 
 @dataclass(frozen=True, eq=False)
-class Fingerprint:
-    """What the cases of a data set have in common.
+class Planned:
+    """A plan, the reasons for its choices, and what its user should know before training."""
 
-    Parameters
-    ----------
-    spacing_mm
-        (3,) median voxel spacing in mm along patient x, y, z.
-    extent_mm
-        (3,) size in mm along patient x, y, z that no scan exceeds.
-    foreground
-        One array a channel: sampled stored intensities inside the reference lesions.
-    """
-
-    spacing_mm: tuple[float, float, float]
-    extent_mm: tuple[float, float, float]
-    foreground: tuple[NDArray[np.float32], ...]
-
-
-def take_fingerprint(cases: Sequence[LabelledCase], manifest: DataManifest) -> Fingerprint:
-    """Look at all cases: grids from the headers, and a seeded sample of intensities inside the references."""
-    spacings = [_by_patient_axis(case, case.scan.geometry.spacing) for case in cases]
-    extents = [
-        _by_patient_axis(case, np.array(case.scan.geometry.spacing) * case.scan.geometry.shape) for case in cases
-    ]
-    units = [channel.units for channel in manifest.channels]
-    samples = []
-    for number, case in enumerate(cases):
-        inside = load_volume(case.scan, units=units).array[:, case.reference.array > 0]
-        rng = np.random.default_rng(number)
-        samples.append(inside[:, rng.permutation(inside.shape[1])[:_SAMPLES_PER_CASE]])
-    spacing, extent = _percentile(spacings, 50), _percentile(extents, _EXTENT_PERCENTILE)
-    return Fingerprint(spacing, extent, tuple(np.concatenate(samples, axis=1)))
+    plan: Plan
+    reasons: tuple[Reason, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def plan_training(manifest: DataManifest, fingerprint: Fingerprint) -> Plan:
     """The plan that suits a data set; every field of it can be changed before training."""
-    network = NetworkPlan(kind="segresnet", filters=(8, 16, 32, 64), residual_units=(1, 2, 2, 4), members=_MEMBERS)
-    shape = np.array(fingerprint.extent_mm) / fingerprint.spacing_mm
-    return Plan(
+    return plan_with_reasons(manifest, fingerprint).plan
+
+
+def plan_with_reasons(manifest: DataManifest, fingerprint: Fingerprint, memory_mib: float | None = None) -> Planned:
+    """The plan that suits a data set, with the reason for each choice.
+
+    Parameters
+    ----------
+    manifest, fingerprint
+        What the cases are, and what they look like.
+    memory_mib
+        What the process may hold while it trains; smaller windows, then smaller batches are taken to stay within it.
+
+    Raises
+    ------
+    TrainingError
+        If even the smallest window needs more.
+    """
+    spacing, of_spacing = rules.choose_spacing(fingerprint)
+    network, of_network = rules.choose_network()
+    patch, of_patch = rules.choose_patch(fingerprint, spacing, network)
+    intensities = [
+        rules.choose_intensity(*pair) for pair in zip(manifest.channels, fingerprint.foreground, strict=True)
+    ]
+    least_peak, of_peak = rules.choose_least_peak(manifest)
+    separation, of_separation = rules.choose_separation(spacing)
+    phantom_share, of_phantoms = rules.choose_phantom_share(manifest)
+    plan = Plan(
         name=manifest.name,
         channels=tuple(
-            ChannelPlan(
-                name=channel.name,
-                modality=channel.modality,
-                units=channel.units,
-                intensity=_intensity(channel, inside),
-            )
-            for channel, inside in zip(manifest.channels, fingerprint.foreground, strict=True)
+            ChannelPlan(name=channel.name, modality=channel.modality, units=channel.units, intensity=intensity)
+            for channel, (intensity, _) in zip(manifest.channels, intensities, strict=True)
         ),
         labels=manifest.scheme,
-        spacing_mm=fingerprint.spacing_mm,
+        spacing_mm=spacing,
         network=network,
-        inference=InferencePlan(
-            patch_size=_patch(shape, smallest_divisor(network)),
-            mirror_axes=(0, 1, 2),
-            least_peak=_LEAST_PEAK_SUV if manifest.channels[0].units == "suv" else None,
+        inference=InferencePlan(patch_size=patch, mirror_axes=(0, 1, 2), least_peak=least_peak),
+        separation=separation,
+        training=TrainingPlan(phantom_share=phantom_share),
+    )
+    reasons = (
+        Reason("spacing_mm", _by(spacing), of_spacing),
+        Reason("network", f"{network.members} x {network.kind}, filters {network.filters}", of_network),
+        *(
+            Reason(f"intensity of {channel.name}", f"{plan.low:g} to {plan.high:g}", why)
+            for channel, (plan, why) in zip(manifest.channels, intensities, strict=True)
         ),
-        # a core that rises less than a voxel above the pass to its neighbor is the grid's doing
-        separation=SeparationPlan(h_min_mm=max(fingerprint.spacing_mm)),
-        training=TrainingPlan(phantom_share=_PHANTOM_SHARE if _phantoms_suit(manifest) else 0.0),
+        Reason("inference.patch_size", _by(patch), of_patch),
+        Reason("inference.mirror_axes", "all", "training mirrors all axes, so the mean over mirrored scans errs less"),
+        Reason("inference.least_peak", str(least_peak), of_peak),
+        Reason("separation.h_min_mm", f"{separation.h_min_mm:g}", of_separation),
+        Reason("training.phantom_share", f"{phantom_share:g}", of_phantoms),
     )
+    warning = rules.find_lesions_below_the_grid(fingerprint, spacing)
+    planned = Planned(plan, reasons, () if warning is None else (warning,))
+    return planned if memory_mib is None else _within_memory(planned, fingerprint, memory_mib)
 
 
-def _phantoms_suit(manifest: DataManifest) -> bool:
-    """Whether PET phantoms look like the cases: one channel in SUV, and one class of lesion."""
-    return [channel.units for channel in manifest.channels] == ["suv"] and len(manifest.labels) == 1
+def _by(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
 
 
-def _by_patient_axis(case: LabelledCase, per_voxel_axis: Sequence[float] | NDArray[np.float64]) -> list[float]:
-    """Numbers along i, j, k put in the order of the patient's x, y, z."""
-    order = ["RL".find, "AP".find, "SI".find]
-    codes = case.scan.geometry.axcodes
-    return [float(per_voxel_axis[next(v for v in range(3) if find(codes[v]) >= 0)]) for find in order]
+def _within_memory(planned: Planned, fingerprint: Fingerprint, memory_mib: float) -> Planned:
+    """The largest window, then the largest batch, that training can hold."""
+    plan, n_voxels = planned.plan, float(rules.PATCH_VOXELS)
+    spacing = fingerprint.spacing_mm
+    while (needed := training_bytes(plan, fingerprint.total_mm3) / _MIB) > memory_mib:
+        n_voxels *= _SMALLER
+        if n_voxels >= _LEAST_PATCH_VOXELS:
+            patch, _ = rules.choose_patch(fingerprint, spacing, plan.network, int(n_voxels))
+            plan = with_changes(plan, {"inference": {"patch_size": patch}})
+        elif plan.training.batch_size > 1:
+            plan = with_changes(plan, {"training": {"batch_size": plan.training.batch_size - 1}})
+        else:
+            raise TrainingError(
+                f"{plan.name}: training needs about {needed:.0f} MiB even with windows of "
+                f"{_by(plan.inference.patch_size)} voxels, one at a time; {memory_mib:.0f} MiB are allowed. Allow "
+                "more, or give a plan with a coarser spacing_mm"
+            )
+    size = f"windows of {_by(plan.inference.patch_size)} voxels, {plan.training.batch_size} a batch"
+    why = f"training takes about {needed:.0f} MiB of the {memory_mib:.0f} MiB allowed"
+    return replace(planned, plan=plan, reasons=(*planned.reasons, Reason("memory", size, why)))
 
 
-def _percentile(rows: list[list[float]], percentile: float) -> tuple[float, float, float]:
-    x, y, z = np.round(np.percentile(np.array(rows), percentile, axis=0), 4).tolist()
-    return (x, y, z)
+def within_minutes(planned: Planned, cases: Sequence[LabelledCase], minutes: float, device: torch.device) -> Planned:
+    """A plan with as many steps as a network can be trained for in some minutes on this machine, by timing a few.
 
-
-def _intensity(channel: ManifestChannel, inside: NDArray[np.float32]) -> IntensityPlan:
-    if channel.units == "suv":
-        # air becomes -1, so that it differs from the 0 that lies beyond the scan
-        return IntensityPlan(low=0.0, high=_SUV_HIGH, transform="sqrt", shift=1.0)
-    low, high = (round(float(p), 3) for p in np.percentile(inside, (0.5, 99.5)))
-    clipped = np.clip(inside, low, high)
-    return IntensityPlan(
-        low=low, high=high, shift=round(float(clipped.mean()), 3), scale=max(round(float(clipped.std()), 3), 1e-3)
+    Raises
+    ------
+    TrainingError
+        If not even one step a member fits.
+    """
+    plan = planned.plan
+    chosen = [cases[n * len(cases) // min(_TIMED_CASES, len(cases))] for n in range(min(_TIMED_CASES, len(cases)))]
+    seconds = seconds_a_step([load_case(case, plan) for case in chosen], plan, device)
+    in_all = int(minutes * 60 * _USED_SHARE / seconds)
+    members = plan.network.members if in_all >= plan.network.members * _LEAST_STEPS_A_MEMBER else 1
+    steps = in_all // members
+    if steps < 1:
+        raise TrainingError(
+            f"{plan.name}: a step takes {seconds:.1f} s here; {minutes:g} minutes are too few to train in"
+        )
+    training = {
+        "steps": steps,
+        "warmup_steps": min(plan.training.warmup_steps, steps // 10),
+        "checkpoint_every": max(1, min(plan.training.checkpoint_every, steps // 4)),
+    }
+    reason = Reason(
+        "training.steps",
+        f"{steps}, {members} member(s)",
+        f"{minutes:g} minutes a network on this machine, at {seconds:.2f} s a step",
     )
-
-
-def _patch(shape: NDArray[np.float64], divisor: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The scans' aspect within the voxel budget, each side a multiple of what the network divides it by."""
-    factor = min(1.0, (_PATCH_VOXELS / float(np.prod(shape))) ** (1 / 3))
-    i, j, k = (max(1, math.ceil(side * factor / d - _ROUNDING)) * d for side, d in zip(shape, divisor, strict=True))
-    return (i, j, k)
+    plan = with_changes(plan, {"training": training, "network": {"members": members}})
+    return replace(planned, plan=plan, reasons=(*planned.reasons, reason))

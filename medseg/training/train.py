@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from medseg.core.monitor import Monitor, Progress
-from medseg.core.plan import Plan, with_changes
+from medseg.core.plan import Plan
 from medseg.errors import OutputExists, TrainingError, UsageError
 from medseg.inference.device import resolve_device
-from medseg.io.json_files import write_json
-from medseg.io.labelled_cases import LabelledCase, read_cases
-from medseg.io.manifest import DataManifest, read_manifest
+from medseg.io.manifest import DataManifest
 from medseg.models.bundle import PLAN_PATH, Bundle, read_bundle
 from medseg.models.export import write_bundle
 from medseg.models.own_network import own_weights
 from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
-from medseg.training.cross_validation import CaseScore, CrossValidation, fold_numbers, run_fold, summarize
-from medseg.training.datasets import load_case
-from medseg.training.loop import fit
+from medseg.training.cross_validation import CrossValidation
+from medseg.training.job import Job
 from medseg.training.model_card import model_card
-from medseg.training.planner import plan_training, take_fingerprint
-from medseg.training.validation import cases_to_fit
+from medseg.training.planner import Budget, Planned
+from medseg.training.preparation import TrainingData, changed, plan_of, read_training_data
 
-__all__ = ["train"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["train", "write_trained"]
 
 _SCORES_PATH = Path("docs") / "cross_validation.json"
 
@@ -49,6 +43,7 @@ def train(
     seed: int | None = None,
     validate_every: int | None = None,
     patience: int | None = None,
+    budget: Budget | None = None,
     heads_for: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -82,6 +77,9 @@ def train(
     steps, seed, validate_every, patience
         In place of the plan's. Validation uses the manifest's cases of split "validation", or else a fold that is then
         not trained on.
+    budget
+        Memory and minutes that training may take: they decide the window and the number of steps. A resumed run keeps
+        to the plan that was made at its start.
     heads_for
         A bundle of kind "segresnet" whose network is given instance heads: only they are trained, by the plan's
         `heads_training`; all else of it, its plan, its scores and what it says of classes, stays as it is.
@@ -107,94 +105,52 @@ def train(
     if (bundle / PLAN_PATH).exists() and not overwrite and folds is None:
         raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
     work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
-    torch_device = resolve_device(device)
     with monitor.stage("read"):
-        data, root = read_manifest(Path(manifest), Path(data_root) if data_root is not None else None)
-        cases = read_cases(data, root)
-        labelled = _to_train_on(cases, data)
-        given_validation = [case for case in cases if case.split == "validation"]
+        data = read_training_data(manifest, data_root)
     given = None if heads_for is None else read_bundle(find_model(heads_for))
     if given is not None and (cross_validate or folds is not None):
         raise UsageError("instance heads leave a network as it is: there is nothing to cross-validate")
     with monitor.stage("plan"):
+        before = _plan_before(work) if resume and budget is not None and plan is None else None
+        wanted = plan if given is None else _with_heads(given, plan)
+        planned = plan_of(data, before or wanted, Budget() if before or budget is None else budget, device)
         changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
-        chosen = _chosen_plan(plan if given is None else _with_heads(given, plan), data, labelled, changes)
-        build_network(chosen)  # a plan that cannot be built fails here and not after the cases are loaded
-        fitted = (
-            chosen if chosen.heads_training is None else chosen.model_copy(update={"training": chosen.heads_training})
-        )
-        final = cases_to_fit(labelled, given_validation, fitted.training)
-        write_json(chosen.model_dump(mode="json"), work / "plan.json")
-        loaded = {case.case_id: load_case(case, chosen) for case in labelled}
-
-    def one_fold(fold: int) -> list[CaseScore]:
-        with monitor.stage(f"fold {fold}"):
-            folder = work / f"fold_{fold}"
-            return run_fold(
-                fold,
-                labelled,
-                loaded,
-                chosen,
-                folder,
-                device=torch_device,
-                resume=resume,
-                monitor=monitor,
-                given_validation=given_validation,
-            )
-
+        job = _job(planned, data, changes, work, resolve_device(device), resume, monitor)
     if folds is not None:
-        for fold in _known_folds(folds, labelled):
-            one_fold(fold)
+        job.folds(folds)
         return work
-    validation = None
-    if cross_validate:
-        scores = [score for fold in fold_numbers(labelled) for score in one_fold(fold)]
-        validation = summarize(scores, chosen)
-    before = None if given is None else own_weights(given)
-    with monitor.stage("train"):
-        weights = fit(
-            [loaded[case.case_id] for case in final[0]],
-            fitted,
-            work / "all",
-            device=torch_device,
-            resume=resume,
-            monitor=monitor,
-            given=before,
-            validation=final[1],
-        )
+    validation = job.cross_validation() if cross_validate else None
+    weights, n_cases = job.final(None if given is None else own_weights(given))
     if given is not None:
         validation = _kept_validation(given)
     with monitor.stage("write"):
-        _write(bundle, chosen, weights, data, len(final[0]), validation)
+        write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation)
     return bundle
 
 
-def _to_train_on(cases: Sequence[LabelledCase], data: DataManifest) -> list[LabelledCase]:
-    """The cases of split train.
+def _job(
+    planned: Planned,
+    data: TrainingData,
+    changes: dict[str, int | None],
+    work: Path,
+    device: torch.device,
+    resume: bool,
+    monitor: Monitor,
+) -> Job:
+    """What is to be trained, once it is clear that it can be; what was planned is told."""
+    plan = changed(planned.plan, changes)
+    build_network(plan)  # a plan that cannot be built fails here and not after the cases are loaded
+    for sentence in (*map(str, planned.reasons), *(f"Warning: {warning}" for warning in planned.warnings)):
+        monitor.remark(sentence)
+    job = Job(data, plan, work, device, resume, monitor)
+    job.prepare()
+    return job
 
-    Raises
-    ------
-    TrainingError
-        If there is none, or nothing is marked in any of them.
-    """
-    training = [case for case in cases if case.split == "train"]
-    if not training:
-        raise TrainingError(f"manifest {data.name} has {len(cases)} case(s), none of them in split train")
-    if not any(case.reference.array.any() for case in training):
-        raise TrainingError(f"manifest {data.name}: no lesion is marked in any of the {len(training)} training case(s)")
-    return training
 
-
-def _chosen_plan(
-    plan: Plan | None, data: DataManifest, labelled: Sequence[LabelledCase], changes: Mapping[str, int | None]
-) -> Plan:
-    chosen = plan if plan is not None else plan_training(data, take_fingerprint(labelled, data))
-    if len(chosen.channels) != len(data.channels):
-        raise UsageError(
-            f"plan {chosen.name} has {len(chosen.channels)} channel(s), manifest {data.name} {len(data.channels)}"
-        )
-    part = "training" if chosen.heads_training is None else "heads_training"
-    return with_changes(chosen, {part: {name: value for name, value in changes.items() if value is not None}})
+def _plan_before(work: Path) -> Plan | None:
+    """The plan that a run was started with, if it came as far as that."""
+    path = work / "plan.json"
+    return Plan.from_json(path.read_text(encoding="utf-8"), source=str(path)) if path.is_file() else None
 
 
 def _with_heads(given: Bundle, plan: Plan | None) -> Plan:
@@ -217,15 +173,7 @@ def _kept_validation(given: Bundle) -> CrossValidation | None:
     return CrossValidation.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _known_folds(folds: Sequence[int], labelled: Sequence[LabelledCase]) -> tuple[int, ...]:
-    known = fold_numbers(labelled)
-    unknown = sorted(set(folds) - set(known))
-    if unknown:
-        raise UsageError(f"the manifest has no fold {unknown}; its folds are {list(known)}")
-    return tuple(folds)
-
-
-def _write(
+def write_trained(
     bundle: Path,
     plan: Plan,
     weights: dict[str, torch.Tensor],
@@ -233,6 +181,7 @@ def _write(
     n_cases: int,
     validation: CrossValidation | None,
 ) -> None:
+    """Write a trained network as a bundle, with its model card and the scores of its cross-validation."""
     extra = {} if validation is None else {_SCORES_PATH: validation.model_dump(mode="json")}
     write_bundle(
         bundle,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medseg.core.lesions import Lesion, LesionMap, label_dtype
 from medseg.core.plan import Plan, SeparationPlan, TrainingPlan
 from medseg.core.semantic import SemanticMap
-from medseg.errors import TrainingError
+from medseg.errors import TrainingError, UsageError
 from medseg.evaluation.case import evaluate_case
 from medseg.inference.options import RunOptions
 from medseg.inference.segmenter import Segmenter
@@ -64,15 +64,24 @@ def validate(
     for case in cases:
         semantic, _ = segmenter.segment(load_volume(case.scan, units=segmenter.units))
         predicted = separate_lesions(semantic, plan.separation)
-        scored.append(evaluate_case(predicted, reference_lesions(case, plan), case_id=case.case_id, overlap_only=True))
+        scored.append(
+            evaluate_case(
+                predicted,
+                reference_lesions(case, plan.separation.merge_regions),
+                case_id=case.case_id,
+                overlap_only=True,
+            )
+        )
     dice = [float(one.dice) for one in scored if one.dice is not None]
     found, wrong = sum(one.tp for one in scored), sum(one.fp + one.fn for one in scored)
     return ValidationScores(float(np.mean(dice)), 2 * found / (2 * found + wrong))
 
 
-def reference_lesions(case: LabelledCase, plan: Plan) -> LesionMap:
-    """The lesions of a case: by their numbers where these are known, else the 26-connected components of each class."""
-    regions = plan.separation.merge_regions
+def reference_lesions(case: LabelledCase, regions: tuple[str, ...] = ()) -> LesionMap:
+    """The lesions of a case: by their numbers where these are known, else the 26-connected components of each class.
+
+    `regions` are those of the scheme whose classes count as one.
+    """
     if case.lesions is None:
         return separate_lesions(case.reference, SeparationPlan(method="components", merge_regions=regions))
     return _numbered(case.reference, case.lesions)
@@ -110,10 +119,16 @@ def cases_to_fit(
 
     Raises
     ------
+    UsageError
+        If there is patience without validation.
     TrainingError
         If nothing is left to train on or to validate on, or no lesion is marked in the latter.
     """
     training = [case for case in cases if held_out is None or case.fold != held_out]
+    if plan.patience and not plan.validate_every:
+        raise UsageError(
+            f"a patience of {plan.patience} counts validations; give validate_every too (--validate-every)"
+        )
     if not plan.validate_every:
         return training, []
     if given:

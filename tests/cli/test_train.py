@@ -101,3 +101,21 @@ def test_a_missing_manifest_is_wrong_usage(tmp_path: Path) -> None:
     result = run("train", tmp_path / "none.json", "-o", tmp_path / "bundle", "-q")
     assert_one_clear_error(result, 2, "none.json")
     assert files_below(tmp_path) == {}
+
+
+def test_a_dry_run_prints_the_plan_with_reasons_and_writes_nothing(tmp_path: Path, manifest: Path) -> None:
+    before = files_below(tmp_path)
+    result = run_well("train", manifest, "-o", tmp_path / "bundle", "--dry-run", "--device", "cpu")
+    assert "spacing_mm = " in result.stdout
+    assert "median voxel spacing" in result.stdout
+    assert "nothing was trained" in result.stdout
+    shown = json.loads(run_well("train", manifest, "-o", tmp_path / "bundle", "--dry-run", "--json").stdout)
+    assert {reason["field"] for reason in shown["reasons"]} > {"spacing_mm", "network", "inference.patch_size"}
+    assert shown["plan"]["name"] == "two"
+    assert files_below(tmp_path) == before
+    assert_one_clear_error(
+        run("train", manifest, "-o", tmp_path / "b", "--dry-run", "--max-memory", "1MiB"), 1, "1 MiB are allowed"
+    )
+    assert_one_clear_error(
+        run("train", manifest, "-o", tmp_path / "b", "--dry-run", "--patience", "3"), 2, "--validate-every"
+    )

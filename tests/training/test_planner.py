@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from medseg.core.plan import with_changes
+from medseg.errors import TrainingError, UsageError
 from medseg.io.manifest import DataManifest
-from medseg.training.planner import Fingerprint, plan_training
+from medseg.training.fingerprint import Fingerprint, take_fingerprint
+from medseg.training.planner import Budget, Planned, plan_training, plan_with_reasons, within_minutes
+from medseg.training.preparation import plan_manifest, read_training_data
+from medseg.training.step_cost import training_bytes
+from medseg.training.train import train
+from tests.plans import tiny_plan
+from tests.training.cases import write_data_set
 
 
 def manifest(units: str = "suv") -> DataManifest:
@@ -57,3 +70,92 @@ def test_uptake_is_taken_by_its_root_and_stored_values_by_their_percentiles() ->
 def test_phantoms_train_along_where_they_look_like_the_scans() -> None:
     assert plan_training(manifest("suv"), fingerprint()).training.phantom_share > 0
     assert plan_training(manifest("stored"), fingerprint()).training.phantom_share == 0
+
+
+def test_every_choice_has_its_reason() -> None:
+    planned = plan_with_reasons(manifest("stored"), fingerprint())
+    told = {reason.field: str(reason) for reason in planned.reasons}
+    assert "median voxel spacing" in told["spacing_mm"]
+    assert told["inference.patch_size"].startswith("inference.patch_size = 56 x 40 x 80: holds every scan whole")
+    assert "percentiles" in told["intensity of c"]
+    assert planned.warnings == ()
+    assert planned.plan == plan_training(manifest("stored"), fingerprint())
+
+
+def test_lesions_below_two_voxels_of_the_grid_are_warned_of() -> None:
+    voxel = 4.0 * 4.0 * 3.0
+    sizes = (("a", 2 * voxel), ("b", 1.9 * voxel), ("c", 0.5 * voxel), ("a", 900.0))
+    (warning,) = plan_with_reasons(manifest(), replace(fingerprint(), lesions_mm3=sizes)).warnings
+    assert warning.startswith("2 of 4 reference lesions are smaller than 2 voxels of the network's grid (4 x 4 x 3 mm")
+    assert "the smallest 0.024 ml in c" in warning
+    assert "(b, c)" in warning
+
+
+def test_a_plan_that_is_given_is_warned_of_too(tmp_path: Path) -> None:
+    path = write_data_set(tmp_path)  # blocks of 5 x 5 x 5 voxels of 4 mm, 8 ml
+    assert plan_manifest(path, plan=tiny_plan(), device="cpu").warnings == ()
+    (warning,) = plan_manifest(path, plan=tiny_plan(spacing_mm=(20.0, 20.0, 12.0)), device="cpu").warnings
+    assert warning.startswith("4 of 4 reference lesions")
+    assert list(tmp_path.glob("*.training")) == []
+
+
+def test_less_memory_gives_smaller_windows_then_smaller_batches_then_an_error() -> None:
+    wide = replace(fingerprint((600.0, 600.0, 1800.0)), total_mm3=0.0)
+    free = plan_with_reasons(manifest(), wide).plan
+    needed = training_bytes(free, 0.0) / 2**20
+    small = plan_with_reasons(manifest(), wide, memory_mib=0.7 * needed)
+    assert np.prod(small.plan.inference.patch_size) < np.prod(free.inference.patch_size)
+    assert training_bytes(small.plan, 0.0) / 2**20 < 0.75 * needed
+    assert small.reasons[-1].field == "memory"
+    assert plan_with_reasons(manifest(), wide, memory_mib=1.5 * needed).plan == free
+    with pytest.raises(TrainingError, match=r"training needs about \d+ MiB even with .* 1 MiB are allowed"):
+        plan_with_reasons(manifest(), wide, memory_mib=1.0)
+
+
+def test_scans_held_in_memory_count() -> None:
+    plan = plan_training(manifest(), fingerprint())
+    more = training_bytes(plan, 48.0 * 2**28) - training_bytes(plan, 0.0)
+    assert more == pytest.approx(3 * 4 * 2**28, rel=0.02)
+
+
+def test_minutes_become_steps_of_the_speed_that_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read_training_data(write_data_set(tmp_path))
+    planned = plan_with_reasons(data.manifest, take_fingerprint(data.cases, data.manifest))
+    monkeypatch.setattr("medseg.training.planner.seconds_a_step", lambda *_: 0.9)
+    long = within_minutes(planned, data.cases, 20.0, torch.device("cpu"))
+    assert (long.plan.training.steps, long.plan.network.members) == (600, 2)
+    short = within_minutes(planned, data.cases, 5.0, torch.device("cpu"))
+    assert (short.plan.training.steps, short.plan.network.members) == (300, 1)
+    assert short.plan.training.warmup_steps == 30
+    assert str(short.reasons[-1]) == (
+        "training.steps = 300, 1 member(s): 5 minutes a network on this machine, at 0.90 s a step"
+    )
+    with pytest.raises(TrainingError, match=r"a step takes 0\.9 s here"):
+        within_minutes(planned, data.cases, 0.001, torch.device("cpu"))
+
+
+def test_a_step_is_timed_on_the_cases(tmp_path: Path) -> None:
+    data = read_training_data(write_data_set(tmp_path))
+    planned = within_minutes(Planned(tiny_plan()), data.cases, 0.5, torch.device("cpu"))
+    seconds = float(re.search(r"at ([\d.]+) s a step", planned.reasons[-1].why)[1])
+    assert planned.plan.training.steps == pytest.approx(27 / seconds, rel=0.5)
+
+
+def test_a_resumed_run_keeps_the_plan_of_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, budget = write_data_set(tmp_path / "data"), Budget(minutes=0.01)
+    small = with_changes(tiny_plan(), {"training": {"steps": 2}})
+    monkeypatch.setattr("medseg.training.preparation.plan_with_reasons", lambda *_: Planned(small))
+    monkeypatch.setattr("medseg.training.planner.seconds_a_step", lambda *_: 0.18)
+    train(path, tmp_path / "bundle", budget=budget, device="cpu")
+    monkeypatch.setattr("medseg.training.planner.seconds_a_step", lambda *_: 0.09)  # the machine is quicker now
+    log = tmp_path / "bundle.training" / "all" / "train.log"
+    before = log.read_text()
+    train(path, tmp_path / "bundle", budget=budget, device="cpu", resume=True, overwrite=True)
+    assert log.read_text() == before
+
+
+def test_budgets_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="minutes is a number above 0; got -1"):
+        Budget(minutes=-1)
+    with pytest.raises(UsageError, match="has decided it already"):
+        plan_manifest(write_data_set(tmp_path), plan=tiny_plan(), budget=Budget(memory_mib=4000.0), device="cpu")

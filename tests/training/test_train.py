@@ -116,7 +116,8 @@ def test_shipped_plan_is_what_the_planner_makes_of_the_manifest(real_data: Path)
     from medseg.io.labelled_cases import read_cases
     from medseg.io.manifest import read_manifest
     from medseg.models.shipped import find_model
-    from medseg.training.planner import plan_training, take_fingerprint
+    from medseg.training.fingerprint import take_fingerprint
+    from medseg.training.planner import plan_training
 
     path = Path(__file__).resolve().parents[2] / "data_manifests" / "sarcoma_pet.json"
     manifest, root = read_manifest(path, real_data / "volumes" / "sts")

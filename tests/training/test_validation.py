@@ -13,7 +13,7 @@ import torch
 
 from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan, with_changes
-from medseg.errors import InvalidPlan, TrainingError
+from medseg.errors import InvalidPlan, TrainingError, UsageError
 from medseg.io.labelled_cases import LabelledCase, read_cases
 from medseg.io.manifest import read_manifest
 from medseg.training.datasets import load_case
@@ -129,18 +129,20 @@ def test_too_few_folds_and_an_empty_validation_are_refused_before_training(tmp_p
     empty = replace(cases[0].reference, array=np.zeros_like(cases[0].reference.array))
     with pytest.raises(TrainingError, match=r"no lesion is marked.*\(v\)"):
         cases_to_fit(cases, [replace(cases[0], case_id="v", reference=empty)], plan)
-    with pytest.raises(InvalidPlan, match="patience"):
-        validating(validate_every=0, patience=3)
+    with pytest.raises(UsageError, match="patience of 3 counts validations"):
+        cases_to_fit(cases, [], validating(validate_every=0, patience=3).training)
+    with pytest.raises(InvalidPlan, match=r"training\.patience"):
+        validating(patience=-1)
     with pytest.raises(TrainingError, match="no case to validate on"):
         fit([load_case(cases[0], validating())], validating(), tmp_path / "run", device=CPU)
 
 
 def test_lesions_of_a_reference_go_by_their_numbers_where_these_are_known(tmp_path: Path) -> None:
     case = labelled(tmp_path, n_cases=1)[0]
-    assert reference_lesions(case, tiny_plan()).n_lesions == 1
+    assert reference_lesions(case).n_lesions == 1
     halves = case.reference.array.astype(np.uint8)
     halves[: int(np.argwhere(halves)[:, 0].mean())] *= 7
-    halved = reference_lesions(replace(case, lesions=halves), tiny_plan())
+    halved = reference_lesions(replace(case, lesions=halves))
     assert halved.n_lesions == 2
     assert [lesion.class_name for lesion in halved.lesions] == ["tumor", "tumor"]
 
