@@ -15,6 +15,7 @@ from medseg.cli.console import CleanErrors
 from medseg.cli.convert import convert
 from medseg.cli.demo import demo
 from medseg.cli.evaluate import evaluate
+from medseg.cli.finetune import finetune
 from medseg.cli.inspect import inspect
 from medseg.cli.manifest import manifest
 from medseg.cli.measure import measure
@@ -61,7 +62,7 @@ def root(
 
 _COMMANDS = (
     *(demo, inspect, segment, separate, measure, convert, evaluate, compare, report),
-    *(batch, status, phantom, manifest, train),
+    *(batch, status, phantom, manifest, train, finetune),
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -12,14 +12,16 @@ _POOR_DICE = 0.7
 _NETWORK_NAMES = {"unet": "3-D U-Net", "segresnet": "3-D U-Net of pre-activation residual blocks (SegResNet)"}
 
 
-def model_card(plan: Plan, data: DataManifest, validation: CrossValidation | None) -> str:
+def model_card(
+    plan: Plan, data: DataManifest, validation: CrossValidation | None, started_from: str | None = None
+) -> str:
     """The card as Markdown text; every figure in it comes from the arguments."""
     sections = [
         f"# {plan.name}",
         data.description,
         "**For research use only. This is no medical device.**",
         "## Data\n\n" + _data_text(data),
-        "## Model and training\n\n" + _training_text(plan),
+        "## Model and training\n\n" + _training_text(plan) + _start_text(started_from),
         "## What it is worth on patients that it has not seen\n\n" + _worth_text(validation),
         "## Limits\n\n" + "\n".join(f"* {note}" for note in (*_limits(plan), *data.notes)),
         f"## Use\n\n    medseg segment SCAN --model {plan.name} -o OUT\n\n"
@@ -54,6 +56,15 @@ def _training_text(plan: Plan) -> str:
         f"changes, noise and blur; {100 * training.crop_share:g} % of the samples are cut to random margins, "
         f"{100 * training.phantom_share:g} % are synthetic phantoms with several lesions or none; the weights are the "
         f"moving average over the steps (decay {training.ema_decay:g}). Seed {training.seed}.{_kept_text(training)}"
+    )
+
+
+def _start_text(started_from: str | None) -> str:
+    if started_from is None:
+        return ""
+    return (
+        f"\n\nTraining started from the weights of {started_from}; its own cases, and its license, count for this "
+        "model too. Scores on patients that it was trained on would say nothing."
     )
 
 

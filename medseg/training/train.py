@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from medseg.training.model_card import model_card
 from medseg.training.planner import Budget, Planned
 from medseg.training.preparation import TrainingData, changed, plan_of, read_training_data
 
-__all__ = ["train", "write_trained"]
+__all__ = ["ready_job", "train", "write_trained"]
 
 _SCORES_PATH = Path("docs") / "cross_validation.json"
 
@@ -115,7 +115,7 @@ def train(
         wanted = plan if given is None else _with_heads(given, plan)
         planned = plan_of(data, before or wanted, Budget() if before or budget is None else budget, device)
         changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
-        job = _job(planned, data, changes, work, resolve_device(device), resume, monitor)
+        job = ready_job(planned, data, changes, work, resolve_device(device), resume, monitor)
     if folds is not None:
         job.folds(folds)
         return work
@@ -128,7 +128,7 @@ def train(
     return bundle
 
 
-def _job(
+def ready_job(
     planned: Planned,
     data: TrainingData,
     changes: dict[str, int | None],
@@ -136,13 +136,14 @@ def _job(
     device: torch.device,
     resume: bool,
     monitor: Monitor,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> Job:
     """What is to be trained, once it is clear that it can be; what was planned is told."""
     plan = changed(planned.plan, changes)
     build_network(plan)  # a plan that cannot be built fails here and not after the cases are loaded
     for sentence in (*map(str, planned.reasons), *(f"Warning: {warning}" for warning in planned.warnings)):
         monitor.remark(sentence)
-    job = Job(data, plan, work, device, resume, monitor)
+    job = Job(data, plan, work, device, resume, monitor, start)
     job.prepare()
     return job
 
@@ -180,6 +181,7 @@ def write_trained(
     data: DataManifest,
     n_cases: int,
     validation: CrossValidation | None,
+    started_from: str | None = None,
 ) -> None:
     """Write a trained network as a bundle, with its model card and the scores of its cross-validation."""
     extra = {} if validation is None else {_SCORES_PATH: validation.model_dump(mode="json")}
@@ -190,7 +192,7 @@ def write_trained(
         description=data.description,
         data_source=f"{data.source} ({data.licence}). {data.attribution}",
         n_cases=n_cases,
-        model_card=model_card(plan, data, validation),
+        model_card=model_card(plan, data, validation, started_from),
         eval_metrics=None if validation is None else {"mean_dice": round(validation.dice.mean, 4)},
         json_files=extra,
     )

@@ -119,3 +119,13 @@ def test_a_dry_run_prints_the_plan_with_reasons_and_writes_nothing(tmp_path: Pat
     assert_one_clear_error(
         run("train", manifest, "-o", tmp_path / "b", "--dry-run", "--patience", "3"), 2, "--validate-every"
     )
+
+
+def test_finetune_starts_from_a_bundle(tmp_path: Path, manifest: Path, plan_file: Path) -> None:
+    run_well("train", manifest, "-o", tmp_path / "given", "--plan", plan_file, "--steps", "1", "-q")
+    shown = run_well("finetune", tmp_path / "given", manifest, "-o", tmp_path / "out", "--steps", "1", "--json", "-q")
+    assert json.loads(shown.stdout)["output"] == str(tmp_path / "out")
+    content = json.loads(manifest.read_text()) | {"labels": {"1": "node"}}
+    manifest.write_text(json.dumps(content))
+    result = run("finetune", tmp_path / "given", manifest, "-o", tmp_path / "other", "--steps", "1", "-q")
+    assert_one_clear_error(result, 1, "--new-output", "1 = node")

@@ -1,0 +1,138 @@
+"""Training on from a bundle's weights, on other cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from medseg.core.monitor import Monitor, Progress
+from medseg.core.plan import Plan
+from medseg.errors import ChannelMismatch, OutputExists, TrainingError
+from medseg.inference.device import resolve_device
+from medseg.io.manifest import DataManifest
+from medseg.models.bundle import PLAN_PATH, Bundle, read_bundle
+from medseg.models.own_network import own_network
+from medseg.models.shipped import find_model
+from medseg.networks.build import build_network
+from medseg.training.planner import Budget
+from medseg.training.preparation import plan_of, read_training_data
+from medseg.training.rules import choose_phantom_share
+from medseg.training.train import ready_job, write_trained
+
+__all__ = ["finetune"]
+
+_LEARNING_RATE_SHARE = 0.1  # of the rate that the bundle was trained with: its weights are near where they should be
+
+
+def finetune(
+    given: str | Path,
+    manifest: str | Path,
+    bundle: str | Path,
+    *,
+    new_output: bool = False,
+    data_root: str | Path | None = None,
+    work_dir: str | Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    cross_validate: bool = False,
+    steps: int | None = None,
+    seed: int | None = None,
+    learning_rate: float | None = None,
+    validate_every: int | None = None,
+    patience: int | None = None,
+    budget: Budget | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a bundle's network on with the cases of a manifest, and write it as a bundle of its own.
+
+    Grid, intensities, network, windows and separation stay the bundle's; the name and the classes are the manifest's.
+    Cross-validation is honest only for cases that the bundle itself was not trained on.
+
+    Parameters
+    ----------
+    given
+        A bundle of medseg's own, by name or path; it is left as it is.
+    manifest, bundle, data_root, work_dir, device, resume, cross_validate, budget, overwrite, progress
+        As `medseg.train` takes them.
+    new_output
+        The manifest's classes may be others: the layers whose size follows from them start from fresh weights.
+    steps, seed, learning_rate, validate_every, patience
+        In place of the bundle's own; the learning rate is a tenth of its own unless it is given.
+
+    Returns
+    -------
+    The bundle's folder.
+
+    Raises
+    ------
+    ChannelMismatch
+        If the manifest's channels are not those of the bundle.
+    TrainingError
+        If its classes are others and `new_output` is False, or training cannot start or go on.
+    InvalidManifest, HashMismatch, OutputExists
+        As `medseg.train`.
+    """
+    bundle, monitor = Path(bundle), Monitor(progress)
+    if (bundle / PLAN_PATH).exists() and not overwrite:
+        raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
+    source = read_bundle(find_model(given))
+    with monitor.stage("read"):
+        data = read_training_data(manifest, data_root)
+    with monitor.stage("plan"):
+        plan = _plan(source, data.manifest, new_output=new_output, learning_rate=learning_rate)
+        planned = plan_of(data, plan, budget or Budget(), device)
+        changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
+        work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
+        start = _start(source, plan)
+        job = ready_job(planned, data, changes, work, resolve_device(device), resume, monitor, start)
+    validation = job.cross_validation() if cross_validate else None
+    weights, n_cases = job.final()
+    with monitor.stage("write"):
+        write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation, source.plan.name)
+    return bundle
+
+
+def _plan(source: Bundle, data: DataManifest, *, new_output: bool, learning_rate: float | None) -> Plan:
+    """The bundle's plan for other cases, once it is clear that they go together."""
+    own = source.plan
+    expected = [f"{channel.modality} in {channel.units} units" for channel in own.channels]
+    got = [f"{channel.modality} in {channel.units} units" for channel in data.channels]
+    if expected != got:
+        raise ChannelMismatch(
+            f"{source.folder}: the network takes {len(expected)} channel(s) ({'; '.join(expected)}), manifest "
+            f"{data.name} has {len(got)} ({'; '.join(got)}); list the channels in the network's "
+            "order, or train a network anew"
+        )
+    if dict(own.labels.classes) != dict(data.labels) and not new_output:
+        raise TrainingError(
+            f"{source.folder}: the network knows the classes {_named(own.labels.classes)}, manifest {data.name} has "
+            f"{_named(data.labels)}; with --new-output the layers that follow from the classes start anew"
+        )
+    rate = learning_rate if learning_rate is not None else own.training.learning_rate * _LEARNING_RATE_SHARE
+    share = min(own.training.phantom_share, choose_phantom_share(data)[0])
+    training = own.training.model_copy(update={"learning_rate": rate, "phantom_share": share})
+    changes = {"name": data.name, "labels": data.scheme, "training": training, "heads_training": None}
+    return Plan.from_json(own.model_copy(update=changes).to_json(), source=f"plan for {data.name}")
+
+
+def _named(classes: Mapping[int, str]) -> str:
+    return ", ".join(f"{number} = {name}" for number, name in classes.items())
+
+
+def _start(source: Bundle, plan: Plan) -> dict[str, torch.Tensor]:
+    """The bundle's weights; where classes are others, fresh ones for the layers whose shape is another.
+
+    A network with as many other classes keeps no output layer either: its channels mean something else.
+    """
+    weights = own_network(source).state_dict()
+    if dict(source.plan.labels.classes) == dict(plan.labels.classes):
+        return dict(weights)
+    torch.manual_seed(plan.training.seed)
+    fresh = build_network(plan).state_dict()
+    # which layers follow from the number of classes shows in a network of one class more
+    wider_labels = plan.labels.model_copy(update={"classes": {**plan.labels.classes, plan.labels.highest + 1: "other"}})
+    wider = build_network(plan.model_copy(update={"labels": wider_labels})).state_dict()
+    return {name: tensor if wider[name].shape != tensor.shape else weights[name] for name, tensor in fresh.items()}
