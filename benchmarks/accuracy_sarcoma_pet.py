@@ -19,7 +19,7 @@ from medseg.io.labelled_cases import read_cases
 from medseg.io.manifest import read_manifest
 from medseg.metrics.overlap import dice
 from medseg.models.shipped import find_model
-from medseg.training.cross_validation import CrossValidation
+from medseg.training.scores import CrossValidation
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,7 +15,7 @@ from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan, SeparationPlan
 from medseg.core.volume import Volume
 from medseg.errors import TrainingError
-from medseg.evaluation.cohort import Interval, bootstrap_mean
+from medseg.evaluation.cohort import bootstrap_mean
 from medseg.inference.segmenter import Segmenter
 from medseg.io.json_files import write_json
 from medseg.io.labelled_cases import LabelledCase
@@ -24,59 +24,15 @@ from medseg.lesions.separate import separate_lesions
 from medseg.metrics.overlap import dice
 from medseg.networks.build import build_network
 from medseg.training.loop import fit
+from medseg.training.scores import CaseScore, CrossValidation
 from medseg.training.validation import cases_to_fit
+from medseg.training.validation_page import draw_case
 from medseg.transforms.augment import TrainingCase
 
 __all__ = ["CaseScore", "CrossValidation", "fold_numbers", "run_fold", "summarize"]
 
 _LEAST_MARGIN = 0.1  # share of a margin that a patient cut anew keeps at least
 _FOUND_OVERLAP = 0.5  # share of a reference lesion's voxels that must be predicted for it to count as found
-
-
-class CaseScore(BaseModel):
-    """How one held-out patient went.
-
-    `dice_recut` is the Dice of the same patient cut anew, with each margin around the lesions at a random share of
-    what it was: a network that leans on where a scan ends does worse there. `n_found` counts reference lesions of
-    which at least half of the voxels were predicted; `n_false` counts predicted lesions that touch no reference
-    voxel. Reference lesions are 26-connected components; predicted ones come apart as the plan says.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    case_id: str
-    fold: int
-    dice: float | None
-    dice_recut: float | None
-    reference_ml: float
-    predicted_ml: float
-    n_reference: int
-    n_found: int
-    n_predicted: int
-    n_false: int
-
-    @property
-    def volume_error_ml(self) -> float:
-        """Predicted minus reference volume, in milliliters."""
-        return self.predicted_ml - self.reference_ml
-
-
-class CrossValidation(BaseModel):
-    """All held-out patients, with means and 95 % bootstrap intervals over patients."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_folds: int
-    plan_sha256: str
-    dice: Interval
-    dice_recut: Interval
-    absolute_volume_error_ml: Interval
-    absolute_relative_volume_error: Interval
-    sensitivity: float
-    n_reference: int
-    n_found: int
-    n_false: int
-    cases: tuple[CaseScore, ...]
 
 
 def fold_numbers(cases: Sequence[LabelledCase]) -> tuple[int, ...]:
@@ -134,7 +90,7 @@ def run_fold(
     network = build_network(plan)
     network.load_state_dict(weights)
     segmenter = Segmenter(network, plan, device=str(device), engine="torch", precision="exact")
-    scores = [_score(case, fold, segmenter) for case in labelled if case.fold == fold]
+    scores = [_score(case, fold, segmenter, folder) for case in labelled if case.fold == fold]
     write_json(_FoldScores(plan_sha256=plan.sha256, cases=tuple(scores)).model_dump(mode="json"), scores_file)
     return scores
 
@@ -168,11 +124,12 @@ class _FoldScores(BaseModel):
     cases: tuple[CaseScore, ...]
 
 
-def _score(case: LabelledCase, fold: int, segmenter: Segmenter) -> CaseScore:
+def _score(case: LabelledCase, fold: int, segmenter: Segmenter, folder: Path) -> CaseScore:
     volume = load_volume(case.scan, units=segmenter.units)
     semantic, _ = segmenter.segment(volume)
     predicted = separate_lesions(semantic, segmenter.recipe.separation)
     reference = separate_lesions(case.reference, SeparationPlan(method="components"))
+    draw_case(folder, case.case_id, volume, segmenter.recipe.channels[0].modality, reference, predicted)
     recut, recut_reference = _recut(volume, case.reference.array > 0, case.case_id)
     voxel_ml = case.scan.geometry.voxel_volume_ml
     return CaseScore(

@@ -13,10 +13,12 @@ from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan
 from medseg.errors import UsageError
 from medseg.io.json_files import write_json
-from medseg.training.cross_validation import CaseScore, CrossValidation, fold_numbers, run_fold, summarize
+from medseg.training.cross_validation import fold_numbers, run_fold, summarize
 from medseg.training.datasets import load_case
 from medseg.training.loop import fit
 from medseg.training.preparation import TrainingData, fitted_plan
+from medseg.training.scores import CaseScore, CrossValidation
+from medseg.training.validation_page import write_validation_page
 from medseg.transforms.augment import TrainingCase
 
 __all__ = ["Job"]
@@ -89,8 +91,11 @@ class Job:
             self.fold(number)
 
     def cross_validation(self) -> CrossValidation:
-        """Train and score every fold."""
-        return summarize([score for fold in fold_numbers(self.data.cases) for score in self.fold(fold)], self.plan)
+        """Train and score every fold; `cross_validation.html` in the work folder shows how it went."""
+        scores = [score for fold in fold_numbers(self.data.cases) for score in self.fold(fold)]
+        validation = summarize(scores, self.plan)
+        write_validation_page(validation, self.work)
+        return validation
 
     def final(self, given: Mapping[str, torch.Tensor] | None = None) -> tuple[dict[str, torch.Tensor], int]:
         """The weights of the final network, and on how many cases it was trained; `given` as `fit` takes it."""

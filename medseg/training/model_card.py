@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medseg.core.plan import Plan, TrainingPlan
 from medseg.io.manifest import DataManifest
-from medseg.training.cross_validation import CaseScore, CrossValidation
+from medseg.training.scores import CaseScore, CrossValidation
 
 __all__ = ["model_card"]
 

@@ -17,11 +17,11 @@ from medseg.models.export import write_bundle
 from medseg.models.own_network import own_weights
 from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
-from medseg.training.cross_validation import CrossValidation
 from medseg.training.job import Job
 from medseg.training.model_card import model_card
 from medseg.training.planner import Budget, Planned
 from medseg.training.preparation import TrainingData, changed, plan_of, read_training_data
+from medseg.training.scores import CrossValidation
 
 __all__ = ["ready_job", "train", "write_trained"]
 

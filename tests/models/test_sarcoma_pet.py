@@ -17,7 +17,7 @@ from medseg.core.recipe import recipe_of
 from medseg.core.volume import Volume
 from medseg.demo import found_lesions
 from medseg.models.shipped import find_model
-from medseg.training.cross_validation import CrossValidation
+from medseg.training.scores import CrossValidation
 from tests.cli.commands import run_well
 
 UNSEEN_SEEDS = (1, 2, 3)  # training draws its phantoms from seed 1,000,000 on

@@ -11,7 +11,7 @@ import pytest
 import medseg
 from medseg.core.plan import Plan
 from medseg.errors import HashMismatch, OutputExists, TrainingError, UsageError
-from medseg.training.cross_validation import CrossValidation
+from medseg.training.scores import CrossValidation
 from medseg.training.train import train
 from tests.plans import tiny_plan
 from tests.training.cases import listed, write_data_set

@@ -167,3 +167,19 @@ def test_a_plan_without_validation_keeps_the_hash_that_it_had(tmp_path: Path) ->
     before = tiny_plan()
     assert with_changes(before, {"training": {"validate_every": 0, "patience": 0}}).sha256 == before.sha256
     assert with_changes(before, {"training": {"validate_every": 5}}).sha256 != before.sha256
+
+
+def test_cross_validation_leaves_a_page_with_curves_cases_and_pictures(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data", n_cases=6, n_folds=3)
+    bundle = train(
+        manifest, tmp_path / "bundle", plan=tiny_plan(steps=4), device="cpu", validate_every=2, cross_validate=True
+    )
+    page = (tmp_path / "bundle.training" / "cross_validation.html").read_text()
+    scores = json.loads((bundle / "docs" / "cross_validation.json").read_text())["cases"]
+    assert all(f"<th>{case['case_id']}</th>" in page for case in scores)
+    assert page.count("<svg") == 2 * 3
+    assert page.count("data:image/webp;base64,") == 2 * 4
+    worst = min(scores, key=lambda case: (case["dice"], case["case_id"]))["case_id"]
+    assert f"{worst}, Dice" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert not list(bundle.rglob("*.html"))
