@@ -61,7 +61,9 @@ def write_validation_page(validation: CrossValidation, work: Path) -> Path:
         "<h2>Worst cases</h2>",
         *(_shown(work, case) for case in _worst(validation.cases)),
     ]
-    write_page(path, "Cross-validation", "\n".join(body), style=STYLE)
+    write_page(
+        path, "Cross-validation", "\n".join(body), style=STYLE + "figure img { max-width: 100%; height: auto; }\n"
+    )
     return path
 
 
