@@ -1,6 +1,6 @@
 """Make the training set of `bundles/phantom_lesions`: crowds of CT-like lesions, a manifest and a plan.
 
-    python benchmarks/make_phantom_lesions.py FOLDER --cases 300 [--masks FOLDER_OF_LESION_MASKS]
+    python benchmarks/make_phantom_lesions.py FOLDER [--masks FOLDER_OF_LESION_MASKS]
     medseg train FOLDER/manifest.json --plan FOLDER/plan.json -o bundles/phantom_lesions
 
 Forms are taken also from masks of real lesions, if a folder of them is given: *lesion.nii.gz, class maps.
@@ -71,7 +71,13 @@ def plan(steps: int) -> Plan:
             instance_heads=True,
         ),
         inference=InferencePlan(patch_size=(48, 48, 48)),
-        training=TrainingPlan(steps=steps, batch_size=4, foreground_share=0.8, checkpoint_every=50),
+        training=TrainingPlan(
+            steps=steps,
+            batch_size=4,
+            foreground_share=0.8,
+            variation_share=0.2,  # blocks are many and varied; turning them by interpolation blurs the seams
+            checkpoint_every=50,
+        ),
     )
 
 
@@ -93,8 +99,8 @@ def main() -> None:
     """Write the set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--cases", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--masks", type=Path)
     chosen = parser.parse_args()
     folder: Path = chosen.folder

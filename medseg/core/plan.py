@@ -136,7 +136,9 @@ class TrainingPlan(_Part):
     """How the network was or will be trained.
 
     Of the samples, `phantom_share` are phantoms; of the others, `crop_share` are cut to a random part of their scan.
-    Windows of scans larger than the patch are centered on a lesion with the chance `foreground_share`.
+    Windows of scans larger than the patch are centered on a lesion with the chance `foreground_share`. The share
+    `variation_share` of all samples is turned, scaled and varied in intensity; the others are only mirrored, voxel on
+    voxel, which suits a set that is large and varied enough as it is.
     Every `validate_every` steps (0: never) held-out scans are segmented whole, and the weights of the best mean of Dice
     and lesion F1 are kept; after `patience` validations (0: any number) without a better one, training ends.
     """
@@ -150,6 +152,7 @@ class TrainingPlan(_Part):
     foreground_share: Share = 0.67
     crop_share: Share = 0.0
     phantom_share: Share = 0.0
+    variation_share: Share = 1.0
     checkpoint_every: PositiveInt = 200
     seed: int = 0
     validate_every: Annotated[int, Field(ge=0)] = 0
@@ -159,8 +162,8 @@ class TrainingPlan(_Part):
 _ADDED = {
     "network": ("instance_heads",),
     "separation": ("valley_share", "merge_regions", "peak_heat", "peak_distance_mm", "merge_fraction", "least_votes"),
-    "training": ("validate_every", "patience"),
-    "heads_training": ("validate_every", "patience"),
+    "training": ("validate_every", "patience", "variation_share"),
+    "heads_training": ("validate_every", "patience", "variation_share"),
 }
 
 

@@ -52,7 +52,8 @@ class CrowdRequest:
     overlap
         Least and largest share of the smaller lesion's volume that lies in the other, before one owner is decided.
     is_seam_visible
-        Whether lesions in contact differ in intensity and have a thin layer of other tissue between them.
+        Whether lesions in contact differ in intensity and have a layer of other tissue between them that is thick and
+        dark enough to be seen on the slices (`paint_block`).
     smallest_mm, largest_mm
         Millimeters, range of the diameters, drawn evenly on a log scale.
     masks
@@ -125,7 +126,15 @@ def make_crowd(request: CrowdRequest, seed: int) -> Crowd:
     scene = _Scene(request, fine, n_layers)
     for wish in _wishes(request, rng):
         scene.place(wish, rng)
-    painted = paint_block(request.kind, fine, scene.owner, scene.groups(), rng, is_seam_visible=request.is_seam_visible)
+    painted = paint_block(
+        request.kind,
+        fine,
+        scene.owner,
+        scene.groups(),
+        rng,
+        is_seam_visible=request.is_seam_visible,
+        n_layers=n_layers,
+    )
     slices = painted.reshape(*shape[:2], shape[2], n_layers).mean(axis=3, dtype=np.float64)
     grid = _coarse_grid(fine, n_layers)
     owners = scene.on_slices()

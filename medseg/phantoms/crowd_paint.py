@@ -18,6 +18,7 @@ BlockKind = Literal["ct", "pet"]
 
 _FWHM_PER_SIGMA = 2.3548200450309493  # 2 sqrt(2 ln 2)
 _SEAM = (0.35, 0.8)  # share of the lesion's contrast that is missing in a seam
+_SEEN = 3.0  # standard deviations of the noise, at least, by which a visible seam differs from the lesion (Rose 1948)
 _SPREAD = 0.2  # share of the contrast by which lesions in contact differ
 
 
@@ -47,6 +48,7 @@ def paint_block(
     rng: np.random.Generator,
     *,
     is_seam_visible: bool,
+    n_layers: int = 1,
 ) -> NDArray[np.float32]:
     """Intensities of a block.
 
@@ -63,7 +65,11 @@ def paint_block(
     rng
         Source of intensities, texture and noise.
     is_seam_visible
-        Whether lesions in contact differ and have a layer of other tissue between them; else they look as one.
+        Whether lesions in contact differ and have a layer of other tissue between them; else they look as one. The
+        layer is a voxel thick in each of the two (along k half a slice), and differs from the lesion by at least three
+        standard deviations of the noise, before blur: what is thinner or fainter would vanish in the scan.
+    n_layers
+        How many layers of the grid make a slice.
 
     Returns
     -------
@@ -74,11 +80,23 @@ def paint_block(
     values = np.full(fine.shape, tissue, dtype=np.float32)
     values += np.float32(look.texture) * _texture(fine, rng)
     contrast = _contrasts(look, groups, rng, is_dark=kind == "ct" and rng.random() < 0.5, differs=is_seam_visible)
+    deviation = float(rng.uniform(*look.noise))
     lesions = contrast[owner]
     if is_seam_visible:
-        lesions *= 1 - np.float32(rng.uniform(*_SEAM)) * _is_seam(owner)
+        drop = np.maximum(
+            float(rng.uniform(*_SEAM)) * np.abs(contrast), _SEEN * _deviations(kind, deviation, tissue, contrast)
+        )
+        lesions -= (np.sign(contrast) * np.minimum(drop, np.abs(contrast))).astype(np.float32)[owner] * _is_seam(
+            owner, n_layers
+        )
     values = _blurred(values + lesions, look.fwhm_mm, fine)
-    return values + _noise(look, kind, values, fine, rng)
+    return values + _noise(look, kind, values, fine, deviation, rng)
+
+
+def _deviations(kind: BlockKind, deviation: float, tissue: float, contrast: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n + 1,) standard deviation of the noise in each lesion."""
+    uptake = np.maximum(tissue + contrast.astype(np.float64), 0.0)
+    return deviation * (np.sqrt(uptake) if kind == "pet" else np.ones(len(contrast)))
 
 
 def _contrasts(
@@ -92,9 +110,11 @@ def _contrasts(
     return (-contrast if is_dark else contrast).astype(np.float32)
 
 
-def _is_seam(owner: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Voxels of a lesion that have a face in common with a voxel of another one."""
-    cross = ndimage.generate_binary_structure(3, 1)
+def _is_seam(owner: NDArray[np.int32], n_layers: int) -> NDArray[np.bool_]:
+    """Voxels of a lesion that have a face in common with a voxel of another one, or are within half a slice of it."""
+    reach = max(1, n_layers // 2)
+    cross = np.zeros((3, 3, 2 * reach + 1), dtype=bool)
+    cross[1, 1, :] = cross[:, 1, reach] = cross[1, :, reach] = True
     highest = ndimage.maximum_filter(owner, footprint=cross)
     far = np.where(owner == 0, np.iinfo(np.int32).max, owner)
     lowest = ndimage.minimum_filter(far, footprint=cross)
@@ -114,11 +134,16 @@ def _texture(fine: Geometry, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _noise(
-    look: _Look, kind: BlockKind, values: NDArray[np.float32], fine: Geometry, rng: np.random.Generator
+    look: _Look,
+    kind: BlockKind,
+    values: NDArray[np.float32],
+    fine: Geometry,
+    deviation: float,
+    rng: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Noise that is the same everywhere (CT), or grows with the root of the uptake (PET)."""
     noise = _blurred(rng.standard_normal(fine.shape, dtype=np.float32), look.noise_fwhm_mm, fine)
-    deviation = float(rng.uniform(*look.noise)) / max(float(noise.std()), 1e-6)
+    deviation /= max(float(noise.std()), 1e-6)
     # a slice of several layers averages their noise, a scanner's noise does not grow with thinner layers
     scale = np.sqrt(np.maximum(values, 0)) if kind == "pet" else np.float32(1)
     scaled: NDArray[np.float32] = (noise * np.float32(deviation) * scale).astype(np.float32)

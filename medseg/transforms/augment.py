@@ -97,15 +97,18 @@ def draw_sample(
     inference pads with. For a network with instance heads the label is (1, 7, i, j, k), see `instance_targets`.
     """
     rng = np.random.default_rng(seed)
-    turn = _draw_turn(rng, np.array(case.spacing_mm), plan.orientation)
+    is_varied = plan.training.variation_share == 1 or rng.random() < plan.training.variation_share
+    turn = _draw_turn(rng, np.array(case.spacing_mm), plan.orientation) if is_varied else _draw_mirror(rng)
     box = _draw_box(rng, case, turn, plan)
     box = _window_in(rng, box, case, turn, plan)
     sides = np.maximum(np.round(box[1] - box[0] + 1), 1).astype(int)
     padded = [max(_LEAST_BOTTOM * d, -(-int(side) // d) * d) for side, d in zip(sides, divisor, strict=True)]
+    if not is_varied:
+        box = _on_voxels(box, np.array(case.image.shape[1:]), np.array(padded))
     grid, inside = _sampling_grid(case.image.shape[1:], turn, box, sides, padded)
     image = grid_sample(case.image[None], grid, mode="bilinear", padding_mode="border", align_corners=False)
     label = _sampled_classes(case.label, grid, plan.labels.highest)
-    image = _vary_intensities(image[0], plan, rng)
+    image = _vary_intensities(image[0], plan, rng) if is_varied else image[0]
     label = label * inside
     if plan.network.instance_heads:
         label = torch.cat([label, _sampled_targets(case, label, grid, turn, box, inside)])
@@ -150,6 +153,20 @@ def _draw_turn(rng: np.random.Generator, spacing: NDArray[np.float64], orientati
     rotation = _rotation(angles)
     turned: NDArray[np.float64] = np.diag(1 / spacing) @ rotation @ np.diag(mirror * spacing / zoom)
     return turned
+
+
+def _draw_mirror(rng: np.random.Generator) -> NDArray[np.float64]:
+    """(3, 3) as `_draw_turn`, mirrored only."""
+    return np.diag(np.where(rng.random(3) < 0.5, -1.0, 1.0))
+
+
+def _on_voxels(box: Box, shape: NDArray[np.int_], padded: NDArray[np.int_]) -> Box:
+    """The frame moved by less than a voxel, so that a mirrored sample's voxels fall on voxels of the case."""
+    # voxel n of the sample lies at n - (padded - 1) / 2 + middle about the case's center, (shape - 1) / 2
+    middle = (box[0] + box[1]) / 2
+    of_whole = (shape - padded) / 2  # what has to be added for a whole number
+    moved = np.round(middle + of_whole) - of_whole - middle
+    return box[0] + moved, box[1] + moved
 
 
 def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:

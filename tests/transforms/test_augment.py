@@ -111,3 +111,26 @@ def test_the_case_itself_is_left_alone() -> None:
     draw_sample(original, plan_with(0.5), DIVISOR, 3)
     assert torch.equal(original.image, before[0])
     assert torch.equal(original.label, before[1])
+
+
+@pytest.mark.parametrize("patch", [(48, 48, 48), (16, 12, 20), (16, 16, 12)])
+def test_samples_that_are_not_varied_are_mirrored_parts_of_the_case(patch: tuple[int, int, int]) -> None:
+    plan = plan_with(patch_size=patch)
+    plan = plan.model_copy(update={"training": plan.training.model_copy(update={"variation_share": 0.0})})
+    source = case((25, 20, 31))  # odd and even sides
+    whole = np.pad(source.image[0].numpy(), 4, mode="edge")  # a frame may stick out by half a voxel
+    mirrored = set()
+    for seed in range(12):
+        image, _ = draw_sample(source, plan, DIVISOR, seed)
+        (low, high), found = frame_of(image), False
+        part = image[0, 0].numpy()[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))]
+        for signs in np.ndindex(2, 2, 2):
+            turned = np.flip(whole, [axis for axis in range(3) if signs[axis]])
+            first = np.argwhere(np.isclose(turned, part[0, 0, 0], atol=1e-4, rtol=0))
+            for place in first.tolist():
+                block = turned[tuple(slice(a, a + n) for a, n in zip(place, part.shape, strict=True))]
+                if block.shape == part.shape and np.allclose(block, part, atol=1e-3):
+                    found = True
+                    mirrored.add(signs)
+        assert found, seed
+    assert len(mirrored) > 3
