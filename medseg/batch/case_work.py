@@ -18,6 +18,7 @@ from medseg.io.memory import available_memory_bytes
 from medseg.pipeline import RESULT_FILES, segment_case, write_case
 
 if TYPE_CHECKING:
+    from medseg.core.result import CaseResult
     from medseg.inference.segmenter import Segmenter
 
 __all__ = ["CaseOutcome", "CaseWork"]
@@ -71,8 +72,7 @@ class CaseWork:
             result = segment_case(task.scan, segmenter, nan_as=nan_as, progress=stages, cancel=_alarm(time_limit_s))
             stages("write", 0, 1)
             before = _stamps(task.folder)
-            is_dicom = True if self._choice.for_pacs else None
-            write_case(result, task.folder, overwrite=True, dicom=is_dicom, identified_dicom=self._choice.for_pacs)
+            self._write(result, task.folder)
             files = _new_files(task.folder, before)
             return CaseDone(result.provenance.inputs_sha256, files, time.perf_counter() - start)
         except Cancelled:
@@ -82,6 +82,19 @@ class CaseWork:
         finally:
             if task.is_frugal:
                 segmenter.options = options
+
+    def _write(self, result: CaseResult, folder: Path) -> None:
+        choice = self._choice
+        write_case(
+            result,
+            folder,
+            overwrite=True,
+            dicom=True if choice.for_pacs else None,
+            identified_dicom=choice.for_pacs,
+            seg_kind=choice.seg_kind,
+            rtstruct=choice.rtstruct and result.scan.format == "dicom",
+            viewer=choice.viewer,
+        )
 
 
 def _load(choice: ModelChoice) -> Segmenter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from medseg.batch.ledger import Files
 from medseg.core.scan import Scan
@@ -38,6 +39,10 @@ class ModelChoice:
         As `segment_case`.
     for_pacs
         Write DICOM objects that a PACS can file: they say who the patient is.
+    seg_kind, viewer
+        As `write_case`.
+    rtstruct
+        As `write_case`, for the cases that are DICOM series.
     """
 
     model: str
@@ -50,12 +55,21 @@ class ModelChoice:
     max_memory_mib: float | None = None
     nan_as: float | None = None
     for_pacs: bool = False
+    seg_kind: Literal["binary", "labelmap"] = "binary"
+    rtstruct: bool = False
+    viewer: Literal["canvas", "niivue"] = "canvas"
 
     @property
     def settings(self) -> tuple[str, ...]:
         """What changes a result, apart from the model itself."""
-        identified = ("for PACS",) if self.for_pacs else ()
-        return (self.precision, str(self.mirror), str(self.skip_air), str(self.nan_as), *identified)
+        asked = {
+            "for PACS": self.for_pacs,
+            "labelmap": self.seg_kind == "labelmap",
+            "rtstruct": self.rtstruct,
+            "niivue": self.viewer == "niivue",
+        }
+        others = (name for name, is_asked in asked.items() if is_asked)
+        return (self.precision, str(self.mirror), str(self.skip_air), str(self.nan_as), *others)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def run_archive(
         Called with what happens, in this process.
     **how
         Fields of `medseg.batch.messages.ModelChoice`: device, engine, precision, trust, mirror, skip_air,
-        max_memory_mib, nan_as.
+        max_memory_mib, nan_as, seg_kind, rtstruct, viewer.
 
     Returns
     -------

@@ -20,8 +20,11 @@ from medseg.cli.options import (
     OutputFolder,
     Precision,
     Quiet,
+    RtStruct,
+    SegKind,
     SkipAir,
     TestTimeFlips,
+    Viewer,
     memory_mib,
 )
 from medseg.errors import UsageError
@@ -159,6 +162,9 @@ def batch(
     max_memory: MaxMemory = None,
     nan_as: NanAs = None,
     allow_gaps: AllowGaps = False,
+    seg_kind: SegKind = "binary",
+    rtstruct: RtStruct = False,
+    viewer: Viewer = "canvas",
     trust: Trust = False,
     as_json: _Events = False,
     quiet: Quiet = False,
@@ -188,6 +194,9 @@ def batch(
         "skip_air": skip_air,
         "max_memory_mib": max_memory_mib,
         "nan_as": nan_as,
+        "seg_kind": seg_kind,
+        "rtstruct": rtstruct,
+        "viewer": viewer,
     }
     if dry_run:
         from medseg.batch.estimate import estimate_run

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from medseg.cli.console import print_json, show_notes
-from medseg.cli.options import AllowGaps, Json, Overwrite, Quiet, Series
+from medseg.cli.options import AllowGaps, Json, Overwrite, Quiet, SegKind, Series
 from medseg.errors import UsageError
 
 __all__ = ["convert"]
@@ -33,10 +33,6 @@ _Like = Annotated[
     Path | None,
     typer.Option("--like", help="The scan that the lesions lie in: volume file, DICOM folder, zip or tar."),
 ]
-_Kind = Annotated[
-    Literal["binary", "labelmap"],
-    typer.Option("--seg-kind", help="How a SEG is stored: binary, or labelmap (smaller; old archives refuse it)."),
-]
 _Roi = Annotated[
     list[str] | None,
     typer.Option("--roi", help="Read only the segment or region of that label; may be given several times."),
@@ -52,7 +48,7 @@ def convert(
     output: _Output,
     like: _Like = None,
     series: Series = None,
-    kind: _Kind = "binary",
+    kind: SegKind = "binary",
     roi: _Roi = None,
     allow_gaps: AllowGaps = False,
     keep_identifiers: _KeepIdentifiers = False,

@@ -26,9 +26,12 @@ __all__ = [
     "Overwrite",
     "Precision",
     "Quiet",
+    "RtStruct",
+    "SegKind",
     "Series",
     "SkipAir",
     "TestTimeFlips",
+    "Viewer",
     "WeightKg",
     "memory_mib",
     "separation_changes",
@@ -87,6 +90,11 @@ Precision = Annotated[
     typer.Option("--precision", help="Of the network; exact: float32 and the arithmetic of the model's own family."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+RtStruct = Annotated[bool, typer.Option("--rtstruct", help="Also write an RTSTRUCT: lesions.rtstruct.dcm.")]
+SegKind = Annotated[
+    Literal["binary", "labelmap"],
+    typer.Option("--seg-kind", help="How a SEG is stored: binary, or labelmap (smaller; old archives refuse it)."),
+]
 Series = Annotated[
     str | None,
     typer.Option(
@@ -107,6 +115,10 @@ TestTimeFlips = Annotated[
         "for medseg's own models, and with --precision exact].",
         show_default=False,
     ),
+]
+Viewer = Annotated[
+    Literal["canvas", "niivue"],
+    typer.Option("--viewer", help="Of report.html; niivue adds a 3-D view by NiiVue (WebGL, 1.1 MB)."),
 ]
 WeightKg = Annotated[
     float | None,

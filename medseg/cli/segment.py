@@ -24,9 +24,12 @@ from medseg.cli.options import (
     Overwrite,
     Precision,
     Quiet,
+    RtStruct,
+    SegKind,
     Series,
     SkipAir,
     TestTimeFlips,
+    Viewer,
     WeightKg,
     memory_mib,
     separation_changes,
@@ -73,18 +76,9 @@ _Dicom = Annotated[
         show_default=False,
     ),
 ]
-_SegKind = Annotated[
-    Literal["binary", "labelmap"],
-    typer.Option("--seg-kind", help="How a SEG is stored: binary, or labelmap (smaller; old archives refuse it)."),
-]
-_RtStruct = Annotated[bool, typer.Option("--rtstruct", help="Also write an RTSTRUCT: lesions.rtstruct.dcm.")]
 _Mesh = Annotated[
     Literal["stl", "obj"] | None,
     typer.Option("--mesh", help="Also write the surface of each lesion, in patient millimeters."),
-]
-_Viewer = Annotated[
-    Literal["canvas", "niivue"],
-    typer.Option("--viewer", help="Of report.html; niivue adds a 3-D view by NiiVue (WebGL, 1.1 MB)."),
 ]
 _CHECKED_WINDOWS = 3  # of those that --skip-air leaves out
 _SaveEvidence = Annotated[
@@ -117,10 +111,10 @@ def segment(
     save_evidence: _SaveEvidence = False,
     keep_identifiers: _KeepIdentifiers = False,
     dicom: _Dicom = None,
-    seg_kind: _SegKind = "binary",
-    rtstruct: _RtStruct = False,
+    seg_kind: SegKind = "binary",
+    rtstruct: RtStruct = False,
     mesh: _Mesh = None,
-    viewer: _Viewer = "canvas",
+    viewer: Viewer = "canvas",
     trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: Json = False,

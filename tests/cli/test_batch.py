@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from tests.batch.archives import make_archive
 from tests.canary import CANARY, NAMING, told_of
@@ -78,3 +79,29 @@ def test_a_canary_name_is_in_no_file_table_page_or_log_of_a_batch(tmp_path: Path
     assert list((tmp_path / "out").rglob("lesions.csv"))
     assert told_of(tmp_path / "out") == []
     assert CANARY not in told.stdout + told.stderr
+
+
+def test_outputs_are_chosen_as_for_one_scan_and_another_choice_is_done_again(tmp_path: Path, tiny_bundle: Path) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        add_pet_tags(dataset)
+        dataset.RescaleSlope, dataset.RescaleIntercept = 200.0, 0.0
+
+    make_archive(tmp_path / "in" / "nifti", 2)
+    write_series(tmp_path / "in" / "dicom", n_slices=6, modality="PT", edit=edit)
+    asked = ("batch", tmp_path / "in", "-m", tiny_bundle, "-o", tmp_path / "out", "--engine", "torch")
+    chosen = ("--viewer", "niivue", "--rtstruct", "--seg-kind", "labelmap", "--resume", "--json")
+    assert told_counts(run_well(*asked, *chosen).stderr) == {"start": 3, "done": 3}
+    pages = [path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*/report.html")]
+    assert ["niivue-script" in page for page in pages] == [True] * 3
+    (structures,) = (tmp_path / "out").glob("*/lesions.rtstruct.dcm")
+    assert dcmread(structures.with_name("lesions.seg.dcm")).SegmentationType == "LABELMAP"
+    assert told_counts(run_well(*asked, *chosen).stderr) == {"skipped": 3}
+    assert told_counts(run_well(*asked, "--resume", "--json").stderr) == {"start": 3, "done": 3}
+    assert not structures.exists()
+    assert dcmread(structures.with_name("lesions.seg.dcm")).SegmentationType == "BINARY"
+
+
+def told_counts(events: str) -> dict[str, int]:
+    """How often each thing was told of a case."""
+    told = Counter(json.loads(line)["event"] for line in events.splitlines())
+    return {event: n for event, n in told.items() if event not in ("found", "end")}
