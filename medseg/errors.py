@@ -32,7 +32,8 @@
     ├── TrainingError (RuntimeError)           training cannot start or go on
     ├── ClusterError (RuntimeError)            a Dask cluster cannot be reached, or its workers do not answer
     ├── PacsError (OSError)                    a PACS refuses, or answers with what is no DICOM
-    │   └── PacsUnreachable                    it cannot be reached now; later it may
+    │   ├── PacsUnreachable                    it cannot be reached now; later it may
+    │   └── PacsDenied                         it does not know us, or we do not trust it: asking again is of no use
     ├── WorkerDied (RuntimeError)              worker processes end before they can take a case
     ├── NotEnoughMemory (MemoryError)          a case needs more memory than it may have
     └── Cancelled (RuntimeError)               a case was called off
@@ -63,6 +64,7 @@ __all__ = [
     "OutputExists",
     "OutputInUse",
     "OutputNotWritable",
+    "PacsDenied",
     "PacsError",
     "PacsUnreachable",
     "ScanError",
@@ -222,6 +224,10 @@ class ClusterError(MedsegError, RuntimeError):
 
 class PacsError(MedsegError, OSError):
     """A picture archive refuses what it is asked, or does not answer in DICOM."""
+
+
+class PacsDenied(PacsError):
+    """A PACS that does not know us, or whose certificate is not trusted."""
 
 
 class PacsUnreachable(PacsError):

@@ -131,7 +131,7 @@ class _Stages:
 
 def _outcome(error: Exception, stage: str, task: Task) -> CaseOutcome:
     if isinstance(error, OutputNotWritable) and getattr(error.__cause__, "errno", None) in _DISK_FULL:
-        return CaseStopped(error)
+        return CaseStopped(OutputNotWritable(f"{error}; the run ends here, --resume goes on with it"))
     if not task.is_frugal and _is_short_of_memory(error):
         return CaseShort(is_frugal=True)
     if not task.is_alone and isinstance(error, NotEnoughMemory | ScanTooLarge):  # refused beside others, by an estimate

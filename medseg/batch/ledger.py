@@ -197,6 +197,7 @@ def _as_output_error(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise OutputNotWritable(f"{path} cannot be written: {error}") from error
+        words = "the run ends here, --resume goes on with it"
+        raise OutputNotWritable(f"{path} cannot be written: {error}; {words}") from error
     except sqlite3.DatabaseError as error:
         raise UsageError(f"{path} is no ledger, or damaged: {error}") from error

@@ -19,7 +19,7 @@ from medseg.batch.ledger import Entry, Ledger, is_whole, result_key
 from medseg.batch.messages import CaseDone, Outcome, Task
 from medseg.batch.remote import Fetched, RemoteScans
 from medseg.core.scan import Scan
-from medseg.errors import MedsegError, OutputNotWritable, PacsUnreachable
+from medseg.errors import MedsegError, OutputNotWritable, PacsDenied, PacsUnreachable
 from medseg.io.scan import hash_inputs
 
 __all__ = ["OnEvent", "Work", "Workers"]
@@ -29,6 +29,7 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 _FETCH = "fetch"  # the stage of a case that a PACS does not give
 _AHEAD = 4  # cases that are looked up, and fetched, before a worker is free
+_NO_ANSWER = (PacsUnreachable, PacsDenied)
 _MOST_UNREACHABLE = 3  # cases one after another, before the run gives up
 
 
@@ -227,16 +228,16 @@ class Work:
         else:
             message = str(error)
         stage = "read" if case.remote is None else _FETCH
-        if not isinstance(error, PacsUnreachable):  # nothing is known of the input then: what is there may hold still
+        if not isinstance(error, _NO_ANSWER):  # nothing is known of the input then: what is there may hold still
             self._discard(case.case_id)
         self._fail(case.case_id, stage, type(error).__name__, message)
         self._count_unreachable(stage, error)
 
     def _count_unreachable(self, stage: str, error: Exception) -> None:
-        """End the run when the PACS is gone: it is of no use to let every case fail."""
-        self._n_unreachable[stage] = self._n_unreachable[stage] + 1 if isinstance(error, PacsUnreachable) else 0
-        if self._n_unreachable[stage] >= _MOST_UNREACHABLE:
-            raise PacsUnreachable(f"{error}; the run ends here, --resume goes on with it") from error
+        """End the run when the PACS is gone or lets us not in: it is of no use to let every case fail."""
+        self._n_unreachable[stage] = self._n_unreachable[stage] + 1 if isinstance(error, _NO_ANSWER) else 0
+        if isinstance(error, _NO_ANSWER) and self._n_unreachable[stage] >= _MOST_UNREACHABLE:
+            raise type(error)(f"{error}; the run ends here, --resume goes on with it") from error
 
     def _fail(self, case_id: str, stage: str, error: str, message: str) -> None:
         message = self._places.sub("", message)  # tables do not depend on where an archive lies or is unpacked

@@ -81,7 +81,9 @@ class _Count:
     """Cases that have ended, failed, and were worked on; the pace and the time left that follow."""
 
     def __init__(self) -> None:
-        self.n_cases = self.n_ended = self.n_failed = 0
+        self.n_cases = 0
+        self._ended: set[str] = set()
+        self._failed: set[str] = set()
         self._n_worked = 0
         self._started_s: float | None = None
 
@@ -91,9 +93,21 @@ class _Count:
             self.n_cases = event["n_cases"]
         elif kind == "start" and self._started_s is None:
             self._started_s = time.monotonic()  # loading the model does not count
-        self.n_ended += kind in ("done", "failed", "skipped", "set aside")
-        self.n_failed += kind == "failed"
+        if kind in ("done", "failed", "skipped", "set aside"):
+            self._ended.add(event["case_id"])  # once: what was done may fail to be stored
+        if kind == "failed":
+            self._failed.add(event["case_id"])
         self._n_worked += kind == "done"
+
+    @property
+    def n_ended(self) -> int:
+        """Cases that have ended, one way or another."""
+        return len(self._ended)
+
+    @property
+    def n_failed(self) -> int:
+        """Cases that have failed."""
+        return len(self._failed)
 
     def pace(self) -> str:
         """Such as "120 cases an hour, about 5 min left"; empty while nothing is known."""

@@ -15,13 +15,18 @@ from requests.adapters import HTTPAdapter
 from medseg.dicom.pacs import PacsAddress, PacsQuery, RemoteSeries, file_name, only_uid
 from medseg.dicom.pacs_access import Secrets
 from medseg.dicom.patience import Patience
-from medseg.errors import PacsError, PacsUnreachable
+from medseg.errors import PacsDenied, PacsError, PacsUnreachable
 
 __all__ = ["DicomWeb"]
 
 T = TypeVar("T")
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
+_HINTS = {
+    401: " (who are you?): user, password or token are missing or wrong; see --credentials",
+    403: " (forbidden): it knows the user, who may not do this",
+    404: " (not found): is the path of the address right?",
+}
 _PAGE = 500
 _TIMEOUT_S = (10.0, 300.0)  # to connect; between two pieces of an answer
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
@@ -131,15 +136,13 @@ class DicomWeb:
         try:
             return action()
         except requests.HTTPError as error:
-            status = None if error.response is None else error.response.status_code
-            kind = PacsUnreachable if status in _PASSING else PacsError
-            hint = "; --credentials says who you are" if status in (401, 403) else ""
-            raise kind(f"{self._name} answers with status {status}{hint}") from error
+            status = 0 if error.response is None else error.response.status_code
+            kind = PacsUnreachable if status in _PASSING else PacsDenied if status in _HINTS else PacsError
+            raise kind(f"{self._name} answers with status {status}{_HINTS.get(status, '')}") from error
         except requests.exceptions.SSLError as error:
-            reason = getattr(error.args[0], "reason", "")  # the whole message holds the query
-            raise PacsError(f"{self._name}: its certificate is not trusted ({reason}); see ca_file") from error
+            raise PacsDenied(f"{self._name}: {_tls_problem(error)}") from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise PacsUnreachable(f"{self._name} cannot be reached: {type(error).__name__}") from error
+            raise PacsUnreachable(f"{self._name} cannot be reached: {_reason(error)}") from error
         except (requests.RequestException, ValueError, KeyError) as error:  # no answer that the standard knows
             raise PacsError(f"{self._name} answers with what is no DICOMweb: {error}") from error
 
@@ -154,6 +157,21 @@ class _Encrypted(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As the base class, with the settings."""
         super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+
+def _tls_problem(error: requests.exceptions.SSLError) -> str:
+    """Whether the server is not trusted, or speaks something else; the whole message of the error holds the query."""
+    reason = str(getattr(error.args[0], "reason", ""))
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return f"its certificate is not trusted ({reason}); ca_file in --credentials names the authority that signed it"
+    return f"no TLS with it ({reason}); does it speak http instead of https?"
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Why there is no connection, without the query."""
+    text = f"{getattr(error.args[0] if error.args else error, 'reason', error)!r}"
+    words = {"NameResolution": "no such host", "refused": "connection refused", "timed out": "no answer in time"}
+    return next((said for word, said in words.items() if word in text), type(error).__name__)
 
 
 def _study_filters(query: PacsQuery) -> list[dict[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from medseg.dicom.pacs import PacsAddress, PacsQuery, RemoteSeries, file_name, only_uid
 from medseg.dicom.pacs_access import Secrets
 from medseg.dicom.patience import Patience
-from medseg.errors import PacsError, PacsUnreachable, UsageError
+from medseg.errors import PacsDenied, PacsError, PacsUnreachable, UsageError
 
 __all__ = ["Dimse"]
 
@@ -131,7 +133,7 @@ class Dimse:
         ):
             for status, _ in association.send_c_move(keys, self._own_title, _MOVE):
                 if _code(status) not in _PENDING:
-                    self._check(status, "C-MOVE")
+                    self._check(status, "C-MOVE", "" if inbox.n_files else self._who_moves())
         if inbox.error is not None:
             raise inbox.error
         return inbox.n_files
@@ -170,25 +172,54 @@ class Dimse:
             tls_args=self._tls,
         )
         if association.is_rejected:
-            raise PacsError(f"{self._address.text} refuses to speak to {self._own_title}; it must know this title")
+            raise PacsDenied(f"{self._address.text} refuses to speak to {self._own_title}; it must know this title")
         if not association.is_established:
+            self._check_tls()
             raise PacsUnreachable(f"{self._address.text} cannot be reached, or breaks the connection off")
         try:
             yield association
         finally:
             association.release()
 
-    def _check(self, status: Dataset, what: str) -> None:
+    def _check_tls(self) -> None:
+        """Raise if it is for TLS that there is no association: pynetdicom does not say so."""
+        if self._tls is None:
+            return
+        try:
+            with socket.create_connection((self._address.host, self._address.port or 104), _CONNECT_S) as plain:
+                self._tls[0].wrap_socket(plain, server_hostname=self._address.host).close()
+        except ssl.SSLCertVerificationError as error:
+            raise PacsDenied(
+                f"{self._address.text}: its certificate is not trusted ({error.verify_message}); ca_file in "
+                "--credentials names the authority that signed it"
+            ) from error
+        except ssl.SSLError as error:
+            raise PacsDenied(
+                f"{self._address.text}: no TLS with it ({error.reason}); does it speak plain dimse:?"
+            ) from error
+        except OSError:
+            return  # it is not there at all
+
+    def _who_moves(self) -> str:
+        return (
+            f"; nothing came: it must send to {self._own_title} at this machine's port {self._receive_port}, and call "
+            f"itself {self._address.title}"
+        )
+
+    def _check(self, status: Dataset, what: str, hint: str = "") -> None:
         """Raise unless an answer says that all went well; a lack of resources may pass."""
         code = _code(status)
         if code is None:
-            raise PacsUnreachable(f"{self._address.text}: the connection broke during {what}")
+            raise PacsUnreachable(
+                f"{self._address.text}: the connection broke during {what}; some archives do that to a title that they "
+                f"do not know ({self._own_title}; see --own-title)"
+            )
         if 0xA700 <= code <= 0xA7FF:
             raise PacsUnreachable(f"{self._address.text} is out of resources ({what}: 0x{code:04X})")
         if code != _SUCCESS and not (what == "C-STORE" and code >> 12 == 0xB):  # 0xBxxx: stored, with a warning
-            raise PacsError(
-                f"{self._address.text}: {what} ended with 0x{code:04X} {status.get('ErrorComment', '')}".strip()
-            )
+            kind = PacsDenied if hint else PacsError
+            comment = f" {status.ErrorComment}" if status.get("ErrorComment") else ""
+            raise kind(f"{self._address.text}: {what} ended with 0x{code:04X}{comment}{hint}")
 
 
 class _Inbox:

@@ -12,6 +12,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def main(studies: Path, model: Path, out: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, orthanc(Path(folder), with_password=True):
         c_store(studies)
         told["refused"] = refused(PacsAccess(WEB, patience=Patience(1)))
+        told |= mistaken(source, model, out, secrets)
         told["first"] = run(source, model, out / "first", deliver_to=web)
         told["left"] = sorted(path.name for path in (out / "first").glob(".tmp-*"))
         told["found"] = found_by_study()
@@ -80,6 +82,42 @@ def found_by_study() -> dict[str, list[str]]:
             f"{item['00080060']['Value'][0]} {Dataset.from_json(item).get('PatientID', '')}".strip() for item in series
         )
     return found
+
+
+def mistaken(source: PacsSource, model: Path, out: Path, secrets: Path) -> dict[str, str]:
+    """What addresses and credentials that are wrong are told."""
+    once = Patience(1)
+    nowhere = PacsAccess(f"dicomweb:{ROOT}/nowhere", patience=once)
+    no_tls = PacsAccess(WEB.replace("http:", "https:"), patience=once)
+    wrong = out / "wrong.yaml"
+    wrong.write_text(f"'{WEB}': {{user: {USER}, password: nonsense}}\n")
+    wrong.chmod(0o600)
+    told = {
+        "no such path": refused(replace(nowhere, credentials=str(entered(secrets, nowhere.address)))),
+        "no TLS": refused(no_tls),
+        "unknown title": refused(PacsAccess(DIMSE, own_title="NOBODY", patience=once)),
+        "shut out": "",
+        "misnamed": "",
+    }
+    try:
+        run(source, model, out / "shut out", deliver_to=PacsAccess(WEB, str(wrong), patience=once))
+    except MedsegError as error:
+        told["shut out"] = f"{type(error).__name__}: {error}"
+    pacs = open_pacs(PacsAccess(DIMSE.replace("ORTHANC", "WRONG"), receive_port=RECEIVE, patience=once))
+    (out / "misnamed").mkdir()
+    try:
+        pacs.fetch(pacs.find(PacsQuery(modality="PT", accession_numbers=("A3",)))[0], out / "misnamed")
+    except MedsegError as error:
+        told["misnamed"] = f"{type(error).__name__}: {error}"
+    return told
+
+
+def entered(secrets: Path, address: str) -> Path:
+    """The same user and password for another address."""
+    other = secrets.with_name("other.yaml")
+    other.write_text(secrets.read_text().replace(WEB, address))
+    other.chmod(0o600)
+    return other
 
 
 def by_dimse(out: Path) -> dict[str, Any]:

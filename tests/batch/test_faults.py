@@ -90,6 +90,7 @@ def test_a_full_disk_stops_the_run_and_a_larger_one_lets_it_go_on(tmp_path: Path
     assert read["first.code"].strip() == "2"
     assert "No space left on device" in read["first.txt"] or "full" in read["first.txt"]
     assert "Traceback" not in read["first.txt"]
+    assert "--resume goes on with it" in read["first.txt"]
     assert (read["first.left"].strip(), read["second.left"].strip()) == ("0", "0")
     assert read["second.code"].strip() == "0", read["second.txt"]
     assert json.loads(read["second.json"])["n_done"] == 6

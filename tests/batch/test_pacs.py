@@ -98,9 +98,33 @@ def test_c_find_c_move_and_c_store_do_the_same(told: tuple[Path, list[str], dict
 
 def test_a_server_that_refuses_or_is_gone_is_said(told: tuple[Path, list[str], dict[str, Any]]) -> None:
     _, _, answer = told
-    assert answer["refused"].startswith("PacsError")
+    assert answer["refused"].startswith("PacsDenied")
     assert "401" in answer["refused"]
+    assert "--credentials" in answer["refused"]
+    assert answer["no such path"].startswith("PacsDenied")
+    assert "404" in answer["no such path"]
+    assert answer["no TLS"].startswith("PacsDenied")
+    assert "http instead of https" in answer["no TLS"]
+    assert answer["unknown title"].startswith("PacsUnreachable")
+    assert "--own-title" in answer["unknown title"]
     assert answer["gone"].startswith("PacsUnreachable")
+    assert "connection refused" in answer["gone"]
+
+
+def test_a_pacs_that_does_not_let_us_store_ends_the_run_after_three_cases(
+    told: tuple[Path, list[str], dict[str, Any]],
+) -> None:
+    _, _, answer = told
+    assert answer["shut out"].startswith("PacsDenied")
+    assert "--resume" in answer["shut out"]
+
+
+def test_an_archive_that_sends_by_another_name_is_told_what_it_must_know(
+    told: tuple[Path, list[str], dict[str, Any]],
+) -> None:
+    _, _, answer = told
+    assert answer["misnamed"].startswith("PacsDenied")
+    assert "call itself WRONG" in answer["misnamed"]
 
 
 def test_passwords_are_taken_from_private_files_only(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from medseg.batch.work import Work
 from medseg.dicom.pacs import RemoteSeries
 from medseg.dicom.pacs_access import PacsAccess
 from medseg.dicom.patience import Patience
-from medseg.errors import PacsUnreachable, UnreadableImage
+from medseg.errors import PacsDenied, PacsError, PacsUnreachable, UnreadableImage
 from medseg.io.hashes import sha256_of_file
 from medseg.io.scan import read_scan
 from tests.batch.archives import make_archive
@@ -97,19 +97,22 @@ def test_a_whole_result_outlives_a_pacs_that_cannot_be_reached(tmp_path: Path) -
         server.server_close()
 
 
-def test_a_pacs_that_takes_nothing_ends_the_run_after_three_cases_though_scans_can_be_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [PacsUnreachable, PacsDenied])
+def test_a_pacs_that_takes_nothing_ends_the_run_after_three_cases_though_scans_can_be_read(
+    tmp_path: Path, kind: type[PacsError]
+) -> None:
     scan = read_scan(next(make_archive(tmp_path / "in", 1).rglob("*.nii")))
     cases = [Case(f"c{number:02d}", f"c{number:02d}", "", scan) for number in range(20)]
     events: list[Mapping[str, Any]] = []
 
     def refuse(_: Sequence[Path]) -> int:
-        raise PacsUnreachable("gone")
+        raise kind("gone")
 
     out = Destination("dicomweb:http://127.0.0.1:9", "store", lambda entry: entry.files, refuse)
     with Ledger(tmp_path, create=True) as ledger:
         work = Work("in", tmp_path, ledger, events.append, destinations=[out])
         work.enter(cases)
-        with pytest.raises(PacsUnreachable, match="--resume"):
+        with pytest.raises(kind, match="--resume"):
             work.do(DoneAtOnce())
     failed = [event for event in events if event["event"] == "failed"]
     assert len(failed) == 3

@@ -34,6 +34,14 @@ def test_lines_tell_what_ended_what_failed_the_pace_and_the_time_left(capsys: py
     assert len(lines) == 3
 
 
+def test_a_case_that_is_done_and_cannot_be_stored_counts_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with batch_progress.show_batch(quiet=False, as_json=False) as tell:
+        assert tell is not None
+        for event in [*EVENTS[:3], {"event": "failed", "case_id": "a", "stage": "store", "message": "refused"}]:
+            tell(event)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("1/4 failed a (1 failed, ")
+
+
 def test_a_terminal_has_a_bar_with_failures_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
