@@ -68,18 +68,20 @@ def _logs_on_stderr(debug: bool) -> Iterator[None]:
     handler.setLevel(logging.DEBUG if debug else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if debug else "%(levelname)s: %(message)s"))
     root, own, show_warning = logging.getLogger(), logging.getLogger("medseg"), warnings.showwarning
-    if not debug:
-        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what it says comes as an error of ours, once
-    own_level = own.level
+    dicom_network = logging.getLogger("pynetdicom")
+    own_level, dicom_level = own.level, dicom_network.level
     root.addHandler(handler)
     if debug:
         own.setLevel(logging.DEBUG)
+    else:
+        dicom_network.setLevel(logging.CRITICAL)  # what it says comes as an error of ours, once
     warnings.showwarning = _log_warning
     try:
         yield
     finally:
         warnings.showwarning = show_warning
         own.setLevel(own_level)
+        dicom_network.setLevel(dicom_level)
         root.removeHandler(handler)
 
 

@@ -9,6 +9,17 @@ import typer
 
 from medseg.cli.console import print_json, show_progress
 from medseg.cli.options import Device, Json, Overwrite, Quiet, memory_mib
+from medseg.cli.training_options import (
+    BudgetMinutes,
+    BundleFolder,
+    CrossValidate,
+    DataRoot,
+    Manifest,
+    Patience,
+    Resume,
+    ValidateEvery,
+    WorkDir,
+)
 
 if TYPE_CHECKING:
     from medseg.core.plan import Plan
@@ -16,22 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-_Manifest = Annotated[
-    Path, typer.Argument(metavar="MANIFEST", show_default=False, help="JSON list of cases with their SHA-256.")
-]
-_Output = Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", show_default=False)]
 _PlanFile = Annotated[
     Path | None, typer.Option("--plan", help="Plan in JSON [default: planned from the cases].", show_default=False)
-]
-_DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder that the manifest's paths start from [default: its own].")
-]
-_WorkDir = Annotated[
-    Path | None, typer.Option("--work-dir", help="Checkpoints and logs [default: the bundle's name + .training].")
-]
-_Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in the work folder.")]
-_CrossValidate = Annotated[
-    bool, typer.Option("--cross-validate", help="Also train one network a fold and score it on that fold's patients.")
 ]
 _Folds = Annotated[
     list[int] | None,
@@ -47,35 +44,6 @@ _HeadsFor = Annotated[
     ),
 ]
 _Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps [default: the plan's].")]
-_ValidateEvery = Annotated[
-    int | None,
-    typer.Option(
-        "--validate-every",
-        min=0,
-        metavar="STEPS",
-        help="Validate on held-out scans every so many steps and keep the best weights; 0 never [default: the plan's].",
-        show_default=False,
-    ),
-]
-_Patience = Annotated[
-    int | None,
-    typer.Option(
-        "--patience",
-        min=0,
-        metavar="N",
-        help="End after N validations without better weights; 0 never [default: the plan's].",
-        show_default=False,
-    ),
-]
-_BudgetMinutes = Annotated[
-    float | None,
-    typer.Option(
-        "--budget-minutes",
-        metavar="M",
-        help="As many steps as a network (one fold, or the final one) can be trained for in M minutes here.",
-        show_default=False,
-    ),
-]
 _MaxMemory = Annotated[
     str | None,
     typer.Option(
@@ -92,20 +60,20 @@ _Seed = Annotated[int | None, typer.Option("--seed", help="Seed [default: the pl
 
 
 def train(
-    manifest: _Manifest,
-    output: _Output,
+    manifest: Manifest,
+    output: BundleFolder,
     plan: _PlanFile = None,
-    data_root: _DataRoot = None,
-    work_dir: _WorkDir = None,
+    data_root: DataRoot = None,
+    work_dir: WorkDir = None,
     device: Device = "auto",
-    resume: _Resume = False,
-    cross_validate: _CrossValidate = False,
+    resume: Resume = False,
+    cross_validate: CrossValidate = False,
     folds: _Folds = None,
     steps: _Steps = None,
     seed: _Seed = None,
-    validate_every: _ValidateEvery = None,
-    patience: _Patience = None,
-    budget_minutes: _BudgetMinutes = None,
+    validate_every: ValidateEvery = None,
+    patience: Patience = None,
+    budget_minutes: BudgetMinutes = None,
     max_memory: _MaxMemory = None,
     dry_run: _DryRun = False,
     heads_for: _HeadsFor = None,

@@ -25,7 +25,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _HINTS = {
     401: " (who are you?): user, password or token are missing or wrong; see --credentials",
     403: " (forbidden): it knows the user, who may not do this",
-    404: " (not found): is the path of the address right?",
+    404: " (not found): is the path of the address right, and the series still there?",
 }
 _PAGE = 500
 _TIMEOUT_S = (10.0, 300.0)  # to connect; between two pieces of an answer
@@ -137,7 +137,10 @@ class DicomWeb:
             return action()
         except requests.HTTPError as error:
             status = 0 if error.response is None else error.response.status_code
-            kind = PacsUnreachable if status in _PASSING else PacsDenied if status in _HINTS else PacsError
+            is_store = error.request is not None and error.request.method == "POST"
+            # what is not found may be one series that has gone; a place to store is there for all or for none
+            is_denied = status in (401, 403) or (status == 404 and is_store)
+            kind = PacsUnreachable if status in _PASSING else PacsDenied if is_denied else PacsError
             raise kind(f"{self._name} answers with status {status}{_HINTS.get(status, '')}") from error
         except requests.exceptions.SSLError as error:
             raise PacsDenied(f"{self._name}: {_tls_problem(error)}") from error

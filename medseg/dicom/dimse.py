@@ -217,9 +217,8 @@ class Dimse:
         if 0xA700 <= code <= 0xA7FF:
             raise PacsUnreachable(f"{self._address.text} is out of resources ({what}: 0x{code:04X})")
         if code != _SUCCESS and not (what == "C-STORE" and code >> 12 == 0xB):  # 0xBxxx: stored, with a warning
-            kind = PacsDenied if hint else PacsError
             comment = f" {status.ErrorComment}" if status.get("ErrorComment") else ""
-            raise kind(f"{self._address.text}: {what} ended with 0x{code:04X}{comment}{hint}")
+            raise PacsError(f"{self._address.text}: {what} ended with 0x{code:04X}{comment}{hint}")
 
 
 class _Inbox:

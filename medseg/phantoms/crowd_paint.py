@@ -67,7 +67,8 @@ def paint_block(
     is_seam_visible
         Whether lesions in contact differ and have a layer of other tissue between them; else they look as one. The
         layer is a voxel thick in each of the two (along k half a slice), and differs from the lesion by at least three
-        standard deviations of the noise, before blur: what is thinner or fainter would vanish in the scan.
+        standard deviations of the noise before blur, or where the lesion itself differs less from the tissue, by all of
+        that: what is thinner or fainter would vanish in the scan.
     n_layers
         How many layers of the grid make a slice.
 

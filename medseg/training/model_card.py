@@ -52,11 +52,18 @@ def _training_text(plan: Plan) -> str:
         f"{network.norm} normalization. Scans are brought to {plan.orientation} orientation and {grid}; windows "
         f"of {' x '.join(map(str, plan.inference.patch_size))} voxels.\n\n"
         f"{training.steps} steps of {training.batch_size} samples, AdamW, learning rate {training.learning_rate:g}, "
-        f"weight decay {training.weight_decay:g}, Dice and cross-entropy loss, flips, rotations, scalings, intensity "
-        f"changes, noise and blur; {100 * training.crop_share:g} % of the samples are cut to random margins, "
+        f"weight decay {training.weight_decay:g}, Dice and cross-entropy loss, {_variation_text(training)}; "
+        f"{100 * training.crop_share:g} % of the samples are cut to random margins, "
         f"{100 * training.phantom_share:g} % are synthetic phantoms with several lesions or none; the weights are the "
         f"moving average over the steps (decay {training.ema_decay:g}). Seed {training.seed}.{_kept_text(training)}"
     )
+
+
+def _variation_text(training: TrainingPlan) -> str:
+    varied = "rotations, scalings, intensity changes, noise and blur"
+    if training.variation_share == 1:
+        return f"flips, {varied}"
+    return f"flips, and in {100 * training.variation_share:g} % of the samples {varied}"
 
 
 def _start_text(started_from: str | None) -> str:

@@ -143,7 +143,16 @@ def _within_memory(planned: Planned, fingerprint: Fingerprint, memory_mib: float
             )
     size = f"windows of {_by(plan.inference.patch_size)} voxels, {plan.training.batch_size} a batch"
     why = f"training takes about {needed:.0f} MiB of the {memory_mib:.0f} MiB allowed"
-    return replace(planned, plan=plan, reasons=(*planned.reasons, Reason("memory", size, why)))
+    reasons = planned.reasons
+    if plan != planned.plan:
+        voxels = _by(plan.inference.patch_size)
+        reasons = _instead(reasons, Reason("inference.patch_size", voxels, "what the memory allowed can train on"))
+    return replace(planned, plan=plan, reasons=(*reasons, Reason("memory", size, why)))
+
+
+def _instead(reasons: Sequence[Reason], new: Reason) -> tuple[Reason, ...]:
+    """A choice that was made anew, in the place of the old one."""
+    return tuple(new if reason.field == new.field else reason for reason in reasons)
 
 
 def within_minutes(planned: Planned, cases: Sequence[LabelledCase], minutes: float, device: torch.device) -> Planned:
@@ -174,5 +183,9 @@ def within_minutes(planned: Planned, cases: Sequence[LabelledCase], minutes: flo
         f"{steps}, {members} member(s)",
         f"{minutes:g} minutes a network on this machine, at {seconds:.2f} s a step",
     )
+    reasons = planned.reasons
+    if members != plan.network.members:
+        value = f"{members} x {plan.network.kind}, filters {plan.network.filters}"
+        reasons = _instead(reasons, Reason("network", value, "the minutes are too few for more than one network"))
     plan = with_changes(plan, {"training": training, "network": {"members": members}})
-    return replace(planned, plan=plan, reasons=(*planned.reasons, reason))
+    return replace(planned, plan=plan, reasons=(*reasons, reason))

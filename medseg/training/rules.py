@@ -68,15 +68,12 @@ def choose_patch(
     factor = min(1.0, (n_voxels / float(np.prod(shape))) ** (1 / 3))
     i, j, k = (max(1, math.ceil(side * factor / d - _ROUNDING)) * d for side, d in zip(shape, divisor, strict=True))
     largest = " x ".join(f"{side:.0f}" for side in shape)
-    if factor == 1.0:
-        return (
-            i,
-            j,
-            k,
-        ), f"holds every scan whole (the largest is {largest} voxels), rounded up to multiples of {divisor}"
-    return (i, j, k), (
-        f"aspect of the scans (up to {largest} voxels) within {n_voxels:,} voxels, rounded up to multiples of {divisor}"
+    what = (
+        f"holds every scan whole (the largest is {largest} voxels)"
+        if factor == 1.0
+        else f"aspect of the scans (up to {largest} voxels) within {n_voxels:,} voxels"
     )
+    return (i, j, k), f"{what}, rounded up to multiples of {divisor}"
 
 
 def choose_intensity(channel: ManifestChannel, inside: NDArray[np.float32]) -> tuple[IntensityPlan, str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
+
+from medseg.io.atomic import atomic_path
 
 __all__ = ["CSV_NAME", "LOG_NAME", "TrainingLog", "read_log"]
 
@@ -41,12 +43,10 @@ class TrainingLog:
     def __init__(self, folder: Path, first_step: int) -> None:
         self._folder = folder
         kept = [record for record in read_log(folder) if record["step"] <= first_step] if first_step else []
-        self._lines = (folder / LOG_NAME).open("w", encoding="utf-8")
-        self._file = (folder / CSV_NAME).open("w", encoding="utf-8", newline="")
-        self._table = csv.DictWriter(self._file, _COLUMNS, lineterminator="\n")
-        self._table.writeheader()
-        for record in kept:
-            self._put(record)
+        _rewrite(folder, kept)
+        self._lines = (folder / LOG_NAME).open("a", encoding="utf-8")
+        self._file = (folder / CSV_NAME).open("a", encoding="utf-8", newline="")
+        self._table = _table(self._file)
         self._board = _board(folder, first_step)
 
     def __enter__(self) -> Self:
@@ -62,16 +62,32 @@ class TrainingLog:
 
     def write(self, step: int, values: Mapping[str, float | bool]) -> None:
         """Add what is known after a step, and see that it reaches the disk."""
-        self._put({"step": step, **values})
+        record = {"step": step, **values}
+        self._lines.write(_line(record))
+        self._table.writerow(record)
+        self._lines.flush()
+        self._file.flush()
         for name, value in values.items() if self._board is not None else ():
             if name not in (*_OF_TIME, "is_best"):
                 self._board.add_scalar(name, value, step)
 
-    def _put(self, record: Mapping[str, Any]) -> None:
-        self._lines.write(json.dumps(record) + "\n")
-        self._table.writerow(record)
-        self._lines.flush()
-        self._file.flush()
+
+def _rewrite(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Both files with these records; a kill meanwhile leaves the old ones."""
+    with atomic_path(folder / CSV_NAME) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        table = _table(file)
+        table.writeheader()
+        table.writerows(records)
+    with atomic_path(folder / LOG_NAME) as draft:
+        draft.write_text("".join(map(_line, records)), encoding="utf-8")
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _table(file: TextIO) -> csv.DictWriter[str]:
+    return csv.DictWriter(file, _COLUMNS, lineterminator="\n")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

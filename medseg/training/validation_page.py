@@ -51,9 +51,9 @@ def write_validation_page(validation: CrossValidation, work: Path) -> Path:
     """
     path = work / "cross_validation.html"
     body = [
-        f"<p>{validation.n_folds} folds, {len(validation.cases)} cases, each scored once by a network that never saw "
-        f"it. Dice {escape(str(validation.dice))}; lesions found {validation.n_found} of {validation.n_reference}, "
-        f"{validation.n_false} false.</p>",
+        f"<p>{validation.n_folds} folds, {len(validation.cases)} cases, each scored once by a network that was trained "
+        f"on other folds. Dice {escape(str(validation.dice))}; lesions found {validation.n_found} of "
+        f"{validation.n_reference}, {validation.n_false} false.</p>",
         "<h2>Curves</h2>",
         f'<div class="grid">{"".join(_curves(work, validation))}</div>',
         "<h2>Cases</h2>",

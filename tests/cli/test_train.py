@@ -129,3 +129,13 @@ def test_finetune_starts_from_a_bundle(tmp_path: Path, manifest: Path, plan_file
     manifest.write_text(json.dumps(content))
     result = run("finetune", tmp_path / "given", manifest, "-o", tmp_path / "other", "--steps", "1", "-q")
     assert_one_clear_error(result, 1, "--new-output", "1 = node")
+
+
+def test_finetune_refuses_too_little_time_and_a_bundle_that_is_none(
+    tmp_path: Path, manifest: Path, tiny_bundle: Path
+) -> None:
+    options = ["-o", tmp_path / "short", "--new-output", "--budget-minutes", "0.00001", "--device", "cpu", "-q"]
+    assert_one_clear_error(run("finetune", tiny_bundle, manifest, *options), 1, "too few to train in")
+    assert_one_clear_error(run("finetune", "none", manifest, "-o", tmp_path / "other", "-q"), 2, "none")
+    assert not (tmp_path / "short").exists()
+    assert not (tmp_path / "other").exists()

@@ -99,7 +99,8 @@ def test_a_plan_that_is_given_is_warned_of_too(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.training")) == []
 
 
-def test_less_memory_gives_smaller_windows_then_smaller_batches_then_an_error() -> None:
+def test_less_memory_gives_smaller_windows_then_smaller_batches_then_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medseg.training.step_cost.resident_bytes", lambda: 400 * 2**20)  # not what pytest holds by now
     wide = replace(fingerprint((600.0, 600.0, 1800.0)), total_mm3=0.0)
     free = plan_with_reasons(manifest(), wide).plan
     needed = training_bytes(free, 0.0) / 2**20
@@ -107,6 +108,8 @@ def test_less_memory_gives_smaller_windows_then_smaller_batches_then_an_error() 
     assert np.prod(small.plan.inference.patch_size) < np.prod(free.inference.patch_size)
     assert training_bytes(small.plan, 0.0) / 2**20 < 0.75 * needed
     assert small.reasons[-1].field == "memory"
+    told = {reason.field: reason.value for reason in small.reasons}
+    assert told["inference.patch_size"] == " x ".join(map(str, small.plan.inference.patch_size))
     assert plan_with_reasons(manifest(), wide, memory_mib=1.5 * needed).plan == free
     with pytest.raises(TrainingError, match=r"training needs about \d+ MiB even with .* 1 MiB are allowed"):
         plan_with_reasons(manifest(), wide, memory_mib=1.0)
@@ -127,6 +130,9 @@ def test_minutes_become_steps_of_the_speed_that_is_measured(tmp_path: Path, monk
     short = within_minutes(planned, data.cases, 5.0, torch.device("cpu"))
     assert (short.plan.training.steps, short.plan.network.members) == (300, 1)
     assert short.plan.training.warmup_steps == 30
+    for planned_for, n in ((long, 2), (short, 1)):
+        (network,) = (reason.value for reason in planned_for.reasons if reason.field == "network")
+        assert network.startswith(f"{n} x segresnet")
     assert str(short.reasons[-1]) == (
         "training.steps = 300, 1 member(s): 5 minutes a network on this machine, at 0.90 s a step"
     )

@@ -152,11 +152,12 @@ def test_a_bundle_says_how_its_weights_were_chosen(tmp_path: Path) -> None:
     content = json.loads(manifest.read_text())
     content["cases"][3] |= {"split": "validation", "fold": None}
     manifest.write_text(json.dumps(content))
-    plan = tiny_plan(steps=4)
+    plan = with_changes(tiny_plan(steps=4), {"training": {"variation_share": 0.25}})
     bundle = train(
         manifest, tmp_path / "bundle", plan=plan, device="cpu", validate_every=2, patience=1, cross_validate=True
     )
     card = (bundle / "docs" / "README.md").read_text()
+    assert "flips, and in 25 % of the samples rotations, scalings" in card
     assert "Every 2 steps, scans that are not trained on were segmented whole" in card
     assert json.loads((bundle / "configs" / "plan.json").read_text())["training"]["validate_every"] == 2
     for part in ("all", "fold_0", "fold_1"):
