@@ -14,7 +14,7 @@ from medseg.batch.ledger import Files
 from medseg.batch.messages import CaseDone, CaseFailed, CaseShort, CaseStopped, ModelChoice, Task
 from medseg.errors import Cancelled, MedsegError, NotEnoughMemory, OutputNotWritable, ScanTooLarge
 from medseg.io.hashes import sha256_of_file
-from medseg.io.memory import available_memory_bytes
+from medseg.io.memory import available_memory_bytes, resident_bytes
 from medseg.pipeline import RESULT_FILES, segment_case, write_case
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["CaseOutcome", "CaseWork"]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+_MEMORY_WORDS = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
+    *("failed to allocate memory", "bad_alloc", "bad allocation"),
+)
 
 CaseOutcome = CaseDone | CaseFailed | CaseShort | CaseStopped
 """What can come of one try."""
@@ -65,7 +68,7 @@ class CaseWork:
         segmenter, options = self._segmenter, self._segmenter.options
         if task.is_frugal:
             gc.collect()
-            segmenter.options = replace(options, max_memory_mib=_half_of_free_mib(options.max_memory_mib))
+            segmenter.options = replace(options, max_memory_mib=_half_of_rest_mib(options.max_memory_mib))
         start = time.perf_counter()
         try:
             nan_as = self._choice.nan_as
@@ -148,9 +151,13 @@ def _is_short_of_memory(error: Exception) -> bool:
     )
 
 
-def _half_of_free_mib(limit: float | None) -> float:
-    free = available_memory_bytes() / 2**20
-    return min(free, limit or free) / 2
+def _half_of_rest_mib(limit: float | None) -> float:
+    """What a second try may hold: what the process holds already, and half of what it could still take."""
+    held = resident_bytes() / 2**20
+    rest = available_memory_bytes() / 2**20
+    if limit is not None:
+        rest = min(rest, max(0.0, limit - held))
+    return held + rest / 2
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS cases (
 CREATE TABLE IF NOT EXISTS stored (
     case_id TEXT, address TEXT, key TEXT NOT NULL, PRIMARY KEY (case_id, address)
 );"""
+_PATIENCE_S = 30.0  # for another process that has it locked
 _VERSION = 2  # 1 had no table of what was stored in a PACS
 
 
@@ -71,35 +72,41 @@ class Ledger:
     folder
         The output folder.
     create
-        Make the ledger if there is none.
+        Write the ledger, and make it if there is none; otherwise it is opened for reading only.
 
     Raises
     ------
     UsageError
-        If there is none, it is empty, or it was written by a later version.
+        If there is none, it is empty, no ledger, cannot be read, or was written by a later version.
+    OutputNotWritable
+        If it is to be written and cannot be.
     """
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
-        path = folder / LEDGER_FILE
+        self._path = path = folder / LEDGER_FILE
+        self._works = _as_output_error if create else _as_reading_error
         if not create and not path.is_file():
             raise UsageError(f"{folder} holds no batch ({LEDGER_FILE} is missing); name the output folder of one")
-        self._database = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+        with self._works(path):
+            self._database = _connect(path, create=create)
         try:
-            with _as_output_error(path):
-                self._database.execute("PRAGMA journal_mode=WAL")
-                self._database.execute("PRAGMA synchronous=NORMAL")
+            with self._works(path):
                 (version,) = self._database.execute("PRAGMA user_version").fetchone()
                 if version > _VERSION:
                     raise UsageError(f"{path} is of form {version}; this medseg knows {_VERSION}. Update medseg")
                 if version == 0 and not create:
-                    raise UsageError(f"{folder} holds no batch ({LEDGER_FILE} is empty); begin it with --resume")
+                    raise UsageError(
+                        f"{folder} holds no batch ({LEDGER_FILE} is empty); a run that is just beginning fills it, one "
+                        "that ended before that begins anew with --resume"
+                    )
                 if create:
+                    self._database.execute("PRAGMA journal_mode=WAL")
+                    self._database.execute("PRAGMA synchronous=NORMAL")
                     self._database.executescript(_SCHEMA)
                     self._database.execute(f"PRAGMA user_version={_VERSION}")
         except BaseException:
             self._database.close()
             raise
-        self._path = path
 
     def __enter__(self) -> Ledger:
         return self
@@ -156,11 +163,13 @@ class Ledger:
 
     def entry(self, case_id: str) -> Entry | None:
         """What is known of one case."""
-        return next(self._select("WHERE case_id = ?", case_id), None)
+        with self._works(self._path):
+            return next(self._select("WHERE case_id = ?", case_id), None)
 
     def entries(self, *, with_files: bool = False) -> list[Entry]:
         """Every case, by name; its files only if asked for, since they take most of the memory."""
-        return list(self._select("ORDER BY case_id", with_files=with_files))
+        with self._works(self._path):
+            return list(self._select("ORDER BY case_id", with_files=with_files))
 
     def counts(self) -> dict[str, int]:
         """How many cases are in each state."""
@@ -190,6 +199,27 @@ class Ledger:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+
+def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
+    """Open the file; a reader changes nothing, not even the form of a file that a run has just begun."""
+    if create:
+        return sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
+    is_open = path.with_name(f"{path.name}-wal").exists()  # by a run, or one that was killed
+    how = "mode=ro" if is_open else "immutable=1"  # no locks, no files beside it: the disk may be read-only
+    return sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_PATIENCE_S, isolation_level=None)
+
+
+@contextmanager
+def _as_reading_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}): a run may just begin there, try again; or the disk fails"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise UsageError(f"{path} is no ledger, or damaged: {error}") from error
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 
 import torch
 
@@ -15,9 +14,9 @@ from medseg.errors import NotEnoughMemory
 from medseg.inference.activations import generous_bytes
 from medseg.inference.band import Storage
 from medseg.inference.windows import Axis, Layout
-from medseg.io.memory import available_memory_bytes
+from medseg.io.memory import available_memory_bytes, resident_bytes
 
-__all__ = ["Demand", "Frugality", "fitted", "resident_bytes", "sums_in_files"]
+__all__ = ["Demand", "Frugality", "fitted", "sums_in_files"]
 
 _MIB = 2**20
 _SLAB_BYTES = 6 * 64 * _MIB  # a slab of logits, its probabilities, the rows held, what is interpolated at once
@@ -139,7 +138,8 @@ def fitted(
             return way, total
     raise NotEnoughMemory(
         f"{what} needs about {total // _MIB} MiB for this scan even with one window a batch and sums on disk; "
-        f"{limit // _MIB} MiB are allowed. Raise --max-memory, crop or resample the scan, or use a larger machine"
+        f"{limit // _MIB} MiB are allowed. Give it more (--max-memory, or end other programs), crop or resample the "
+        "scan, or use a larger machine"
     )
 
 
@@ -148,15 +148,6 @@ def _ways(asked: Frugality, may_halve: bool) -> list[Frugality]:
     small_batch = replace(asked, per_batch=1)
     half = replace(small_batch, sum_dtype=torch.float16 if may_halve else asked.sum_dtype)
     return [asked, small_batch, half, replace(half, are_sums_on_disk=True)]
-
-
-def resident_bytes() -> int:
-    """Bytes that this process holds in memory now; 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def sums_in_files(folder: str | None = None) -> Storage:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from medseg.errors import ScanTooLarge
 
-__all__ = ["available_memory_bytes", "check_fits_memory", "usable_cores"]
+__all__ = ["available_memory_bytes", "check_fits_memory", "resident_bytes", "usable_cores"]
 
 _MEMINFO, _STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
 _CGROUP = Path("/sys/fs/cgroup")
-_GIB = 2**30
+_MIB, _GIB = 2**20, 2**30
 
 
 def available_memory_bytes() -> int:
@@ -43,14 +43,27 @@ def check_fits_memory(n_bytes: int, what: str) -> None:
     available = available_memory_bytes()
     if n_bytes > available:
         raise ScanTooLarge(
-            f"{what} needs {n_bytes / _GIB:.1f} GiB of memory, {available / _GIB:.1f} GiB are free. Crop it, "
-            "resample it, or use a larger machine"
+            f"{what} needs {_shown(n_bytes)} of memory, {_shown(available)} are free. Crop it, resample it, or use a "
+            "larger machine"
         )
+
+
+def resident_bytes() -> int:
+    """Bytes that this process holds in memory now; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def usable_cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shown(n_bytes: int) -> str:
+    return f"{n_bytes / _GIB:.1f} GiB" if n_bytes >= _GIB else f"{n_bytes / _MIB:.0f} MiB"
 
 
 def _system_bytes() -> int:

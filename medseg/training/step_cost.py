@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from medseg.core.plan import Plan
 from medseg.inference.activations import MemoryMeter
-from medseg.inference.memory import resident_bytes
+from medseg.io.memory import resident_bytes
 from medseg.networks.build import build_member
 from medseg.training.datasets import batches
 from medseg.training.loop import train_steps

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,24 @@ def command(archive: Path, model: Path, output: Path, *more: str) -> list[str]:
     return [str(word) for word in words]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> tuple[Path, Path]:
+    """A tar of 8 scans, and the output of a run on it that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with tarfile.open(folder / "in.tar", "w") as archive:
+        archive.add(make_archive(folder / "in", 8), ".")
+    medseg.run_archive(folder / "in.tar", tiny_bundle, folder / "out", **HOW)
+    return folder / "in.tar", folder / "out"
+
+
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_signal_ends_the_command_and_leaves_nothing_half_written(
-    tmp_path: Path, tiny_bundle: Path, number: signal.Signals, exit_code: int
+def test_a_signal_ends_the_command_leaves_nothing_half_written_and_resume_makes_up_for_it(
+    tmp_path: Path, tiny_bundle: Path, undisturbed: tuple[Path, Path], number: signal.Signals, exit_code: int
 ) -> None:
-    with tarfile.open(tmp_path / "in.tar", "w") as archive:
-        archive.add(make_archive(tmp_path / "in", 8), ".")
+    archive, whole = undisturbed
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    words = command(tmp_path / "in.tar", tiny_bundle, tmp_path / "out")
+    words = command(archive, tiny_bundle, tmp_path / "out")
     run = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     assert run.stderr is not None
     for line in run.stderr:
@@ -58,9 +68,36 @@ def test_a_signal_ends_the_command_and_leaves_nothing_half_written(
     assert [path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith("medseg")] == []
     if number != signal.SIGKILL:  # after a kill it is the next run that clears up
         assert temporary_files(tmp_path / "out") == []
-    resumed = medseg.run_archive(tmp_path / "in.tar", tiny_bundle, tmp_path / "out", resume=True, **HOW)
-    assert resumed.n_done == 8
+    resumed = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False)
+    assert (resumed.returncode, json.loads(resumed.stdout)["n_done"]) == (0, 8)
+    assert len([line for line in resumed.stderr.splitlines() if '"skipped"' in line]) == state.n_done
+    assert tables(tmp_path / "out") == tables(whole)
     assert temporary_files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("moment", ["found", "start, twice"])  # the model is loaded after the first
+def test_a_signal_early_or_twice_ends_the_command_too(
+    tmp_path: Path, tiny_bundle: Path, undisturbed: tuple[Path, Path], moment: str
+) -> None:
+    archive, whole = undisturbed
+    words = command(archive, tiny_bundle, tmp_path / "out")
+    run = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert run.stderr is not None
+    for line in run.stderr:
+        if json.loads(line)["event"] == moment.split(",")[0]:
+            break
+    run.send_signal(signal.SIGINT)
+    if "twice" in moment:
+        time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+    said = run.stderr.read()
+    run.stderr.close()
+    assert run.wait(timeout=60) == 130
+    assert "Traceback" not in said
+    assert temporary_files(tmp_path / "out") == []
+    resumed = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert tables(tmp_path / "out") == tables(whole)
 
 
 def test_a_failure_in_a_tar_is_told_without_where_it_was_unpacked(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -16,11 +16,12 @@ from medseg.core.recipe import WindowPlan
 from medseg.core.volume import Volume
 from medseg.errors import NotEnoughMemory
 from medseg.inference.activations import activation_bytes, generous_bytes
-from medseg.inference.memory import Demand, Frugality, fitted, resident_bytes, sums_in_files
+from medseg.inference.memory import Demand, Frugality, fitted, sums_in_files
 from medseg.inference.options import RunOptions
 from medseg.inference.segmenter import Segmenter
 from medseg.inference.stitch import Stitching
 from medseg.inference.windows import lay_windows
+from medseg.io.memory import resident_bytes
 from tests.inference.engines import Mixer, engine
 from tests.inference.test_stitch import joined, noise, slabs_of
 from tests.plans import BrighterThan, tiny_plan
@@ -116,7 +117,7 @@ def test_an_exact_run_never_halves_its_sums() -> None:
 
 
 def test_what_cannot_fit_is_refused_with_the_figure() -> None:
-    with pytest.raises(NotEnoughMemory, match=r"model m needs about \d+ MiB .* 100 MiB are allowed.* --max-memory"):
+    with pytest.raises(NotEnoughMemory, match=r"model m needs about \d+ MiB .* 100 MiB are allowed.*--max-memory"):
         fitted(demand(), Frugality(4), 100, may_halve=True, what="model m")
 
 
