@@ -41,6 +41,8 @@ class Destination:
         Brings the files of a case; returns how many were new there. Called in another thread.
     close
         Called at the end.
+    give_up
+        Called when the run is broken off: what is under way shall end soon.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Destination:
         names: Callable[[Entry], Iterable[str]],
         bring: Callable[[Sequence[Path]], int],
         close: Callable[[], None] = lambda: None,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.address, self.stage, self.names = address, stage, names
-        self._bring, self._close = bring, close
+        self._bring, self._close, self.give_up = bring, close, give_up
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"medseg-{stage}")
         self._waiting: list[Future[Delivered]] = []
 
@@ -88,9 +91,13 @@ def into_pacs(access: PacsAccess) -> Destination:
     UsageError
         If the address or the credentials make no sense.
     """
+    access = access.with_own_patience()
     pacs = open_pacs(access)
 
     def names(entry: Entry) -> list[str]:
         return [name for name in DICOM_FILES if name in entry.files]
 
-    return Destination(access.address, "store", names, lambda files: store_missing(pacs, files), pacs.close)
+    def bring(files: Sequence[Path]) -> int:
+        return store_missing(pacs, files)
+
+    return Destination(access.address, "store", names, bring, pacs.close, access.patience.lose)

@@ -14,7 +14,7 @@ from medseg.batch.cases import Case
 from medseg.core.scan import Scan
 from medseg.dicom.pacs import Pacs, PacsQuery, RemoteSeries
 from medseg.dicom.pacs_access import PacsAccess, open_pacs
-from medseg.errors import AmbiguousSeries, IncompleteSeries, UnreadableImage
+from medseg.errors import AmbiguousSeries, IncompleteSeries, ScanNotFound, UnreadableImage
 from medseg.io.case_ids import dicom_case_id
 from medseg.io.discover import ScanAttempt, try_scans
 
@@ -53,6 +53,8 @@ def find_remote_cases(source: PacsSource, salt: str) -> list[Case]:
 
     Raises
     ------
+    ScanNotFound
+        If there are none.
     PacsError
         If the archive refuses, or cannot be reached.
     UsageError
@@ -63,6 +65,8 @@ def find_remote_cases(source: PacsSource, salt: str) -> list[Case]:
         found = pacs.find(source.query)
     finally:
         pacs.close()
+    if not found:
+        raise ScanNotFound(f"{source.access.address} holds no series of images with {source.query}")
     return sorted((_case(series, salt) for series in found), key=lambda case: case.case_id)
 
 
@@ -80,7 +84,7 @@ class RemoteScans:
     """
 
     def __init__(self, access: PacsAccess, folder: Path, salt: str, allow_gaps: bool) -> None:
-        self._access, self._folder = access, folder
+        self._access, self._folder = access.with_own_patience(), folder
         self._salt, self._allow_gaps = salt, allow_gaps
         self._local = threading.local()
 
@@ -117,6 +121,10 @@ class RemoteScans:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def give_up(self) -> None:
+        """Ask an archive that does not answer no more."""
+        self._access.patience.lose()
 
     def _chosen(self, case_id: str, folder: Path, attempts: Sequence[ScanAttempt]) -> Fetched:
         primary = [attempt for attempt in attempts if attempt.set_aside is None]

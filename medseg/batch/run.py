@@ -151,7 +151,7 @@ def run_archive(
         If the rule, the number of workers, the time limit or an address makes no sense, or the output lies in the
         archive.
     ScanNotFound, UnreadableImage, UnsafeArchive, InvalidManifest
-        If there is no such archive.
+        If there is no such archive, or nothing in it, or nothing that was selected.
     ClusterError
         If a cluster cannot be reached; a later run with `resume` goes on.
     PacsError
@@ -213,9 +213,13 @@ def _team(
 
 
 def _found(archive: Archive, salt: str, allow_gaps: bool) -> list[Case]:
+    """The cases; none are an error: a disk that is not mounted looks like that, and so does a mistyped query."""
     if isinstance(archive, PacsSource):
         return find_remote_cases(archive, salt)
-    return find_cases(archive, salt, allow_gaps)
+    cases = find_cases(archive, salt, allow_gaps)
+    if not cases:
+        raise ScanNotFound(f"archive {archive} holds no scan; medseg inspect {archive} tells what lies there")
+    return cases
 
 
 def _resolved(model: str | PathLike[str]) -> str | Path:
@@ -250,7 +254,10 @@ def _selected(cases: list[Case], select: str | None) -> list[Case]:
     if select is None:
         return cases
     rule = read_rule(select, FIELDS)
-    return [case for case in cases if rule(case.fields)]
+    selected = [case for case in cases if rule(case.fields)]
+    if cases and not selected:
+        raise ScanNotFound(f"none of the {len(cases)} case(s) found is selected by {select!r}")
+    return selected
 
 
 def _planned(case: Case, is_whole_before: bool) -> PlannedCase:

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,15 +127,27 @@ class Work:
             with ExitStack() as stack:
                 for destination in self._destinations:
                     stack.enter_context(destination)
-                for task, outcome in workers.work(self._tasks(model, stack), on_start):
-                    running.discard(task.case_id)
-                    self._keep(task, outcome, model)
-                    self._note_delivered()
-                self._note_delivered(wait=True)
+                with self._quick_to_break_off():
+                    for task, outcome in workers.work(self._tasks(model, stack), on_start):
+                        running.discard(task.case_id)
+                        self._keep(task, outcome, model)
+                        self._note_delivered()
+                    self._note_delivered(wait=True)
         except BaseException:
             for case_id in running:
                 with suppress(MedsegError):  # the disk may be full; it counts as not done all the same
                     self._ledger.set_state(case_id, "pending")
+            raise
+
+    @contextmanager
+    def _quick_to_break_off(self) -> Iterator[None]:
+        """A run that is broken off waits for its threads: let none of them ask a PACS again that does not answer."""
+        try:
+            yield
+        except BaseException:
+            for place in (self._remote, *self._destinations):
+                if place is not None:
+                    place.give_up()
             raise
 
     def _tasks(self, model: tuple[str, ...], stack: ExitStack) -> Iterator[Task | None]:

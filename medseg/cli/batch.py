@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.batch_progress import print_plan, print_status, show_batch
+from medseg.cli.batch_progress import print_plan, print_status, show_batch, tell_delays
 from medseg.cli.model import Trust
 from medseg.cli.options import (
     AllowGaps,
@@ -32,6 +32,7 @@ from medseg.errors import UsageError
 if TYPE_CHECKING:
     from medseg.batch.remote import PacsSource
     from medseg.dicom.pacs_access import PacsAccess
+    from medseg.dicom.patience import OnDelay
 
 __all__ = ["batch", "status"]
 
@@ -182,7 +183,7 @@ def batch(
     max_memory_mib = memory_mib(max_memory)
     from medseg.batch.run import plan_archive, run_archive
 
-    enter = _Entrance(credentials, own_title, receive_port)
+    enter = _Entrance(credentials, own_title, receive_port, tell_delays(quiet=quiet, as_json=as_json))
     query = (modality, study_date, series_description, tuple(accession or ()))
     source = _source(archive, None if from_pacs is None else enter(from_pacs), query)
     how: dict[str, Any] = {
@@ -232,11 +233,14 @@ class _Entrance:
     credentials: str | None
     own_title: str
     receive_port: int
+    on_delay: OnDelay | None
 
     def __call__(self, address: str) -> PacsAccess:
         from medseg.dicom.pacs_access import PacsAccess
+        from medseg.dicom.patience import Patience
 
-        return PacsAccess(address, self.credentials, self.own_title, self.receive_port)
+        patience = Patience(on_delay=self.on_delay)
+        return PacsAccess(address, self.credentials, self.own_title, self.receive_port, patience)
 
 
 def _source(

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from medseg.batch.estimate import Estimate
     from medseg.batch.run import PlannedCase
     from medseg.batch.status import BatchStatus
+    from medseg.dicom.patience import Delay, OnDelay
 
-__all__ = ["print_plan", "print_status", "show_batch"]
+__all__ = ["print_plan", "print_status", "show_batch", "tell_delays"]
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -37,6 +38,19 @@ def show_batch(*, quiet: bool, as_json: bool) -> Iterator[OnEvent | None]:
             yield _Bar(bar)
     else:
         yield _Lines()
+
+
+def tell_delays(*, quiet: bool, as_json: bool) -> OnDelay | None:
+    """What to call when a PACS is asked again after a wait: a line on stderr, or an event."""
+
+    def tell(delay: Delay) -> None:
+        if as_json:
+            _print_event({"event": "delay", **vars(delay), "wait_s": round(delay.wait_s, 3)})
+        else:
+            again = f"attempt {delay.attempt} of {delay.attempts} in {delay.wait_s:.1f} s"
+            typer.echo(f"{delay.reason}; {again}", err=True)
+
+    return None if quiet else tell
 
 
 def print_plan(cases: list[PlannedCase], estimate: Estimate | None, *, as_json: bool) -> None:

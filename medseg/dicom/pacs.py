@@ -155,6 +155,17 @@ class PacsQuery:
         if self.study_date and not re.fullmatch(r"\d{8}|\d{8}-(\d{8})?|-\d{8}", self.study_date):
             raise UsageError(f"a study date is 20240131 or a range such as 20240101-20240131; got {self.study_date!r}")
 
+    def __str__(self) -> str:
+        """What is asked for, in words; accession numbers are counted, not told."""
+        n = len(self.accession_numbers)
+        asked = {
+            f"modality {self.modality}": self.modality,
+            f"study date {self.study_date}": self.study_date,
+            f"description {self.description!r}": self.description,
+            f"one of {n} accession number(s)": n,
+        }
+        return ", ".join(words for words, is_asked in asked.items() if is_asked)
+
     def takes(self, series: RemoteSeries) -> bool:
         """Whether a series is wanted, as far as its own record tells; archives differ in what they match."""
         if series.modality in NOT_IMAGES or (self.modality and series.modality != self.modality):

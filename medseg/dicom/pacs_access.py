@@ -6,7 +6,7 @@ import os
 import ssl
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -55,6 +55,10 @@ class PacsAccess:
             raise UsageError(f"an application entity title has 1 to 16 characters of ASCII; got {self.own_title!r}")
         if not 0 < self.receive_port < 65536:
             raise UsageError(f"a port is 1 to 65535; got {self.receive_port} to receive")
+
+    def with_own_patience(self) -> PacsAccess:
+        """The same with a patience of its own: losing it is no matter for others."""
+        return replace(self, patience=replace(self.patience))
 
 
 @dataclass(frozen=True)

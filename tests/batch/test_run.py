@@ -151,6 +151,21 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_error(tmp_path: Pat
     assert archive_status(tmp_path / "out").n_pending == 1
 
 
+def test_nothing_to_do_is_an_error_that_says_what_was_asked_for(copied: tuple[Path, Path], tiny_bundle: Path) -> None:
+    archive, output = copied
+    before = tables(output)
+    with pytest.raises(ScanNotFound, match=r"none of the 7 case\(s\) found is selected by 'slices > 1000'"):
+        run(archive, tiny_bundle, output, resume=True, select="slices > 1000")
+    shutil.rmtree(archive)
+    archive.mkdir()  # as a disk that is not mounted
+    with pytest.raises(ScanNotFound, match=r"in holds no scan; medseg inspect .*in tells"):
+        run(archive, tiny_bundle, output, resume=True)
+    with pytest.raises(ScanNotFound, match="holds no scan"):
+        plan_archive(archive, output)
+    assert tables(output) == before
+    assert archive_status(output).n_cases == 7
+
+
 def test_what_makes_no_sense_is_said_before_anything_is_written(tmp_path: Path, tiny_bundle: Path) -> None:
     archive = make_archive(tmp_path / "in", 1)
     for how, words in (
