@@ -85,8 +85,8 @@ def key_image(
     """
     plane = plane_of(lesions.geometry, "axial")
     index = int(key_slices(lesions)[lesion_id - 1]) if slice_index is None else slice_index
-    values = plane.show(np.take(volume.array[0], index, axis=plane.axis))
-    labels = plane.show(np.take(lesions.array, index, axis=plane.axis))
+    at = tuple(index if axis == plane.axis else slice(None) for axis in range(3))  # a view: np.take copies whole scans
+    values, labels = plane.show(volume.array[0][at]), plane.show(lesions.array[at])
     box = _field_about(labels == lesion_id, plane.spacing_mm)
     pixel_mm = _pixel_mm(labels[box].shape, plane.spacing_mm, _LONGEST_SIDE_PX)
     picture = _outlined(values[box], labels[box], plane, window, pixel_mm, lesion_id)

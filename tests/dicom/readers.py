@@ -104,16 +104,50 @@ def read_by_medseg(folder: Path, scan: Scan, lesions: LesionMap) -> bool:
     )
 
 
+def read_by_pydicom(folder: Path, scan: Scan, lesions: LesionMap) -> bool:
+    """By the frames alone: each pixel's place is what its frame says."""
+    dataset = dcmread(folder / "lesions.seg.dcm")
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    is_labelmap = dataset.get("SegmentationType") == "LABELMAP"
+    pixels = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
+    found: dict[int, set[tuple[float, ...]]] = {}
+    for frame, groups in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        measures = (groups if "PixelMeasuresSequence" in groups else shared).PixelMeasuresSequence[0]
+        plane = (groups if "PlaneOrientationSequence" in groups else shared).PlaneOrientationSequence[0]
+        axes = np.array(plane.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        steps = np.array([axes[1] * float(measures.PixelSpacing[0]), axes[0] * float(measures.PixelSpacing[1])])
+        origin = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        segment = 1 if is_labelmap else int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        for value in np.unique(frame[frame > 0]).tolist():
+            points = np.argwhere(frame == value) @ steps + origin
+            found.setdefault(value * segment, set()).update(tuple(p) for p in (np.round(points, 2) + 0.0).tolist())
+    codes = [item.ConceptNameCodeSequence[0].CodeMeaning for item in dcmread(folder / "lesions.sr.dcm").ContentSequence]
+    return _same(found, scan, lesions) and "Imaging Measurements" in codes
+
+
 def read_by_highdicom(folder: Path, scan: Scan, lesions: LesionMap) -> bool:
+    """As volumes; highdicom makes none of a tilted series, whose slices are read one by one instead."""
     seg = hd.seg.segread(folder / "lesions.seg.dcm")
+    report = hd.sr.srread(folder / "lesions.sr.dcm").content
+    if len(report.get_volumetric_roi_measurement_groups()) != lesions.n_lesions:
+        return False
+    if _is_sheared(scan.geometry):
+        uids = [str(dcmread(file, stop_before_pixels=True).SOPInstanceUID) for file in scan.files[0]]
+        read = seg.get_pixels_by_source_instance(uids, combine_segments=True, relabel=False)
+        return np.array_equal(read.transpose(2, 1, 0), lesions.array)
     found = {}
     for lesion in seg.segment_numbers:
         volume = seg.get_volume(segment_numbers=[lesion], combine_segments=True, relabel=True, rtol=0.02)
         voxels = np.argwhere(volume.array > 0)
         world = voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3]
         found[int(lesion)] = {tuple(point) for point in (np.round(world, 2) + 0.0).tolist()}
-    report = hd.sr.srread(folder / "lesions.sr.dcm").content
-    return _same(found, scan, lesions) and len(report.get_volumetric_roi_measurement_groups()) == lesions.n_lesions
+    return _same(found, scan, lesions)
+
+
+def _is_sheared(geometry: Geometry) -> bool:
+    """Whether slices lie beside each other along their own axes, as with a tilted gantry."""
+    axes = geometry.affine[:3, :3] / geometry.spacing
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 0.01)
 
 
 def read_by_dcmqi(folder: Path, scan: Scan, lesions: LesionMap) -> bool:
@@ -163,6 +197,7 @@ def read_by_dcmtk(folder: Path, scan: Scan, lesions: LesionMap) -> bool:
 
 READERS: dict[str, Callable[[Path, Scan, LesionMap], bool]] = {
     "medseg": read_by_medseg,
+    "pydicom": read_by_pydicom,
     "highdicom": read_by_highdicom,
     "dcmqi": read_by_dcmqi,
     "SimpleITK": read_by_itk,

@@ -20,7 +20,7 @@ from tests.dicom.readers import (
 pytestmark = pytest.mark.real_data
 
 FEW = ("ct_gantry_tilt4", "mr_enhanced_4d_oblique")  # benchmarks/accuracy_dicom.py takes all stacks of all series
-NO_SHEAR = {"highdicom", "dcmqi"}  # they put frames on an orthogonal grid, or none
+NO_SHEAR = {"dcmqi"}  # ITK's grid is orthogonal
 
 
 @pytest.mark.parametrize("series", FEW)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -48,6 +50,23 @@ def _case(order: tuple[int, ...] = (0, 1, 2), flips: tuple[bool, ...] = (False,)
 def test_the_key_slice_is_where_the_lesion_is_largest() -> None:
     _, lesions = _case()
     assert key_slices(lesions).tolist() == [15, 15]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])  # NIfTI, and a DICOM series: slice after slice
+def test_a_key_image_does_not_copy_the_scan(order: Literal["C", "F"]) -> None:
+    shape = (256, 256, 128)
+    array = np.zeros(shape, dtype=np.float32, order=order)
+    labels = np.zeros(shape, dtype=np.uint16, order=order)
+    labels[100:110, 100:110, 60:64] = 1
+    geometry = Geometry(shape, np.eye(4))
+    volume, lesions = Volume(array[None], geometry, ("ct",)), make_lesions(labels, geometry)
+    tracemalloc.start()
+    try:
+        key_image(volume, lesions, PET, 1, 61)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < labels.nbytes / 2
 
 
 @pytest.mark.parametrize(("order", "flips"), ORIENTATIONS)
