@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from medseg.cli.console import print_json, show_progress
-from medseg.cli.evaluate import By, Groups, Match, Page, Preset, Seed, Threshold, Tolerance, convention_of
+from medseg.cli.evaluate import By, Groups, Like, Match, Page, Preset, Seed, Threshold, Tolerance, convention_of
 from medseg.cli.options import Json, Overwrite, Quiet
 
 __all__ = ["compare"]
@@ -47,6 +47,7 @@ def compare(
     by: By = None,
     threshold: Threshold = None,
     tolerance_mm: Tolerance = 1.0,
+    like: Like = None,
     groups: Groups = None,
     seed: Seed = 0,
     page: Page = None,
@@ -81,6 +82,7 @@ def compare(
                 convention_of(preset, match, by, threshold),
                 names=(name_a, name_b),
                 input_kinds=(input_a, input_b, input_reference),
+                like=like,
                 groups=groups,
                 tolerance_mm=tolerance_mm,
                 seed=seed,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "By",
     "Groups",
+    "Like",
     "Match",
     "Page",
     "Preset",
@@ -76,6 +77,13 @@ Probability = Annotated[
 _Exclude = Annotated[
     Path | None, typer.Option("--exclude", help="Map of findings that count neither way, or a folder of them.")
 ]
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        "--like",
+        help="The scan that the maps lie in, for DICOM SEG and RTSTRUCT; for folders, a folder with a scan a case.",
+    ),
+]
 Groups = Annotated[
     Path | None,
     typer.Option("--groups", help="CSV table with case_id, and optionally patient_id and columns of strata."),
@@ -99,6 +107,7 @@ def evaluate(
     tolerance_mm: Tolerance = 1.0,
     probability: Probability = None,
     exclude: _Exclude = None,
+    like: Like = None,
     groups: Groups = None,
     case_id: CaseId = None,
     overlap_only: OverlapOnly = False,
@@ -137,6 +146,7 @@ def evaluate(
                 input_kind=input_kind,
                 probabilities=probability,
                 excluded=exclude,
+                like=like,
                 groups=groups,
                 case_id=case_id,
                 tolerance_mm=tolerance_mm,

@@ -101,7 +101,8 @@ def place(
     if off > _OFF_CENTER_VOXELS or outside.any():
         why = "lie outside it" if outside.any() else f"lie up to {off:.2g} voxels beside its voxel centers"
         raise GridMismatch(
-            f"{name} does not lie on {geometry!r}: {int(outside.any(axis=1).sum()) or rows.size} pixels {why}"
+            f"{name} does not lie on {geometry!r}: {int(outside.any(axis=1).sum()) or rows.size} pixels {why}. Is that "
+            "the grid of its scan? A SEG stores only the slices that hold something; give the scan itself"
         )
     i, j, k = nearest.astype(np.intp).T
     return i, j, k

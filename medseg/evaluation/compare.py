@@ -17,7 +17,7 @@ from medseg.errors import UsageError
 from medseg.evaluation.bootstrap import Estimate, Resampler
 from medseg.evaluation.case import TOLERANCE_MM, evaluate_case
 from medseg.evaluation.cohort import CohortScores, summarize_cases
-from medseg.evaluation.pairs import pair_files, read_groups, read_sides
+from medseg.evaluation.pairs import grid_of, pair_files, read_groups, read_sides
 from medseg.evaluation.scores import CaseScores, LesionScore
 from medseg.evaluation.verdict import verdict_of
 from medseg.metrics.presets import Convention, InputKind, get_convention
@@ -111,6 +111,7 @@ def compare_systems(
     *,
     names: tuple[str, str] = ("A", "B"),
     input_kinds: tuple[InputKind | None, InputKind | None, InputKind | None] = (None, None, None),
+    like: str | PathLike[str] | None = None,
     groups: str | PathLike[str] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     resamples: int = 10_000,
@@ -131,6 +132,8 @@ def compare_systems(
         What the maps of A, of B and of the reference hold ("lesions", "semantic"); None: what the preset expects. A
         semantic map is separated by the preset's own rule: to see what instance segmentation adds, give the semantic
         map of a model as A and its lesion map as B.
+    like
+        As `evaluate_cohort`.
     groups
         A CSV table with `case_id` and `patient_id`.
     tolerance_mm
@@ -157,7 +160,7 @@ def compare_systems(
     scores: tuple[list[CaseScores], list[CaseScores]] = ([], [])
     same_foreground = True
     for case in cases:
-        maps = read_sides(case.files, kinds)
+        maps = read_sides(case.files, kinds, grid_of(case, like))
         for prediction, column in zip(maps[:2], scores, strict=True):
             column.append(
                 evaluate_case(prediction, maps[2], convention, case_id=case.case_id, tolerance_mm=tolerance_mm)

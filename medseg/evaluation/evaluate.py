@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from medseg.core.geometry import Geometry
 from medseg.core.lesions import LesionMap
 from medseg.core.monitor import Monitor
 from medseg.core.provenance import installed_versions
 from medseg.evaluation.case import TOLERANCE_MM, evaluate_case
 from medseg.evaluation.cohort import CohortScores, summarize_cases
-from medseg.evaluation.pairs import CaseFiles, Groups, pair_files, read_groups, read_probability, read_sides
+from medseg.evaluation.pairs import CaseFiles, Groups, grid_of, pair_files, read_groups, read_probability, read_sides
 from medseg.evaluation.scores import CaseScores
 from medseg.io.label_files import read_lesions
 from medseg.metrics.presets import CORE_EDGE_CASES, Convention, EdgeCase, InputKind, get_convention
@@ -66,6 +68,7 @@ def evaluate_cohort(
     input_kind: InputKind | None = None,
     probabilities: str | PathLike[str] | None = None,
     excluded: str | PathLike[str] | None = None,
+    like: str | PathLike[str] | None = None,
     groups: str | PathLike[str] | None = None,
     case_id: str | None = None,
     tolerance_mm: float = TOLERANCE_MM,
@@ -89,6 +92,9 @@ def evaluate_cohort(
         Probability maps, a file or a folder as the predictions: they score the lesions.
     excluded
         Lesion maps of findings that count neither way, a file or a folder.
+    like
+        The scan that the maps lie in, for DICOM SEG and RTSTRUCT where no other map tells the grid; for folders, a
+        folder with a scan for each case, by its name.
     groups
         A CSV table with `case_id`, and optionally `patient_id` and one column a stratum.
     case_id
@@ -123,7 +129,7 @@ def evaluate_cohort(
     monitor.expect(len(cases))
     scores: list[CaseScores] = []
     for case in cases:
-        scores += reader.scores(case)
+        scores += reader.scores(case, grid_of(case, like))
         monitor.advance()
     return summarize(scores, convention, kind, table, resamples=resamples, seed=seed)
 
@@ -133,7 +139,7 @@ def _paired(sides: Sequence[str | PathLike[str]], case_id: str | None) -> list[C
     order = [0, *range(2, len(sides)), 1]
     cases = pair_files(*(sides[n] for n in order), case_id=case_id)
     back = [order.index(n) for n in range(len(sides))]
-    return [CaseFiles(case.case_id, tuple(case.files[n] for n in back)) for case in cases]
+    return [replace(case, files=tuple(case.files[n] for n in back)) for case in cases]
 
 
 def summarize(
@@ -190,9 +196,9 @@ class _Reader:
         self._has_probability, self._has_excluded = has_probability, has_excluded
         self._tolerance_mm, self._overlap_only = tolerance_mm, overlap_only
 
-    def scores(self, case: CaseFiles) -> list[CaseScores]:
-        """One entry, or one a region."""
-        prediction, reference = read_sides(case.files[:2], (self._kind, self._kind))
+    def scores(self, case: CaseFiles, grid: Geometry | None) -> list[CaseScores]:
+        """One entry, or one a region; DICOM objects on the grid, if one is given."""
+        prediction, reference = read_sides(case.files[:2], (self._kind, self._kind), grid)
         further: list[Path] = list(case.files[2:])
         probability = None
         if self._has_probability or self._kind == "detection-map":

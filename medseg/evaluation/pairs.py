@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from os import PathLike
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from medseg.errors import GridMismatch, ScanNotFound, UsageError
 from medseg.io.dicom_labels import is_dicom_file
 from medseg.io.file_tree import walk_files
 from medseg.io.label_files import read_lesions, read_semantic
+from medseg.io.scan import read_scan
 from medseg.io.volume_files import is_volume_name, read_volume_array, volume_stem
 from medseg.metrics.presets import InputKind
 
-__all__ = ["CaseFiles", "Groups", "pair_files", "read_groups", "read_probability", "read_sides"]
+__all__ = ["CaseFiles", "Groups", "grid_of", "pair_files", "read_groups", "read_probability", "read_sides"]
 
 
 _DICOM_SUFFIXES = (".seg.dcm", ".rtstruct.dcm", ".dcm")
@@ -30,10 +32,14 @@ _DICOM_SUFFIXES = (".seg.dcm", ".rtstruct.dcm", ".dcm")
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case: its id and a file of each side, in the order in which the sides were given."""
+    """One case: its id and a file of each side, in the order in which the sides were given.
+
+    `is_alone` if files were given and not folders.
+    """
 
     case_id: str
     files: tuple[Path, ...]
+    is_alone: bool = False
 
 
 def pair_files(*sides: str | PathLike[str], case_id: str | None = None) -> list[CaseFiles]:
@@ -63,7 +69,7 @@ def pair_files(*sides: str | PathLike[str], case_id: str | None = None) -> list[
             raise ScanNotFound(f"{path}: there is no such file or folder")
     folders = [path for path in paths if path.is_dir()]
     if not folders:
-        return [CaseFiles(case_id or volume_stem(paths[-1]), tuple(paths))]
+        return [CaseFiles(case_id or volume_stem(paths[-1]), tuple(paths), is_alone=True)]
     if len(folders) < len(paths):
         raise UsageError(f"give files only or folders only; {folders[0]} is a folder and the others are not all")
     found = [_files_of(folder) for folder in paths]
@@ -107,12 +113,43 @@ def _check_complete(folders: Sequence[Path], found: Sequence[Mapping[str, Path]]
             )
 
 
-def read_sides(paths: Sequence[Path], kinds: Sequence[InputKind]) -> list[LesionMap | SemanticMap]:
+def grid_of(case: CaseFiles, like: str | PathLike[str] | None) -> Geometry | None:
+    """The grid of the scan of a case, by its header; None if no scan is given.
+
+    Parameters
+    ----------
+    case
+        The case.
+    like
+        Its scan, if it is alone; otherwise a folder that holds a folder or file of its name.
+
+    Raises
+    ------
+    ScanNotFound
+        If there is none for the case.
+    ScanError
+        If it cannot be read.
+    """
+    if like is None or case.is_alone:
+        return None if like is None else read_scan(like).geometry
+    place = Path(like) / case.case_id
+    if place.is_dir():
+        return read_scan(place).geometry
+    files = [path for path in sorted(place.parent.glob(f"{escape(place.name)}.*")) if volume_stem(path) == place.name]
+    if len(files) != 1:
+        n = len(files) or "no"
+        raise ScanNotFound(f"{like} holds {n} scan(s) of case {case.case_id}; expected a folder or file of that name")
+    return read_scan(files[0]).geometry
+
+
+def read_sides(
+    paths: Sequence[Path], kinds: Sequence[InputKind], grid: Geometry | None = None
+) -> list[LesionMap | SemanticMap]:
     """Read the maps of a case, the reference last.
 
-    A DICOM SEG or RTSTRUCT is put on the grid of the first other map; a SEG alone lies on that of the slices it stores.
+    A DICOM SEG or RTSTRUCT is put on the grid given, or else that of the first other map; a SEG alone lies on that of
+    the slices it stores.
     """
-    grid: Geometry | None = None
     found: dict[int, LesionMap | SemanticMap] = {}
     for number in sorted(range(len(paths)), key=lambda n: is_dicom_file(paths[n])):
         is_reference = number == len(paths) - 1

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medseg.core.lesions import Lesion, LesionMap
+from medseg.dicom.rtstruct import structure_set
+from medseg.dicom.seg import lesion_seg
+from medseg.lesions.numbering import number_lesions
 from tests.cli.commands import assert_one_clear_error, run, run_well
+from tests.dicom.results import ALGORITHM, COLORS, saved, series, some_lesions, source_of
 from tests.io.nifti_files import AFFINE, save
 
 
@@ -43,6 +48,50 @@ def test_a_folder_gives_each_case_and_the_cohort(tmp_path: Path) -> None:
     assert written["convention"]["matching"]["threshold"] == 0.5
     assert written["edge_cases"]["both_empty"]
     assert "3 found, 1 missed, 0 false" in result.stdout
+
+
+@pytest.fixture
+def dicom_sides(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Two cases, both sides as SEG and both as RTSTRUCT, and a folder of their scans."""
+    for number, kinds in enumerate([(".seg.dcm", ".seg.dcm"), (".rtstruct.dcm", ".rtstruct.dcm")]):
+        scan = series(tmp_path / "scans" / f"c{number}")
+        lesions = some_lesions(scan.geometry)
+        for side, kind, low in zip(("prediction", "reference"), kinds, (0, 1), strict=True):
+            array = lesions.array.copy()
+            array[:, :, :low] = 0  # what a side stores: slices 0, 1 and 3; 1 and 3
+            (tmp_path / side).mkdir(exist_ok=True)
+            numbered, old = number_lesions(array, scan.geometry)
+            part = LesionMap(numbered, scan.geometry, (Lesion("lesion"),) * len(old))
+            write = structure_set if "rt" in kind else lesion_seg
+            saved(write(part, source_of(scan), ALGORITHM, COLORS), tmp_path / side / f"c{number}{kind}")
+    return tmp_path / "prediction", tmp_path / "reference", tmp_path / "scans"
+
+
+def test_seg_and_rtstruct_on_both_sides_are_scored_on_the_grid_of_the_scan(
+    tmp_path: Path, dicom_sides: tuple[Path, Path, Path]
+) -> None:
+    *sides, scans = dicom_sides
+    run_well("evaluate", *sides, "--like", scans, "-o", tmp_path / "scores.json", "-q")
+    cases = json.loads((tmp_path / "scores.json").read_text())["cases"]
+    assert [(case["case_id"], case["n_prediction"], case["n_reference"], case["tp"]) for case in cases] == [
+        ("c0", 4, 3, 2),
+        ("c1", 4, 3, 2),
+    ]
+    assert {case["dice"] for case in cases} == {cases[0]["dice"]}
+    one = [side / "c1.rtstruct.dcm" for side in sides]
+    run_well("evaluate", *one, "--like", scans / "c1", "-o", tmp_path / "one.json", "-q")
+    assert json.loads((tmp_path / "one.json").read_text())["cases"][0]["dice"] == cases[0]["dice"]
+    run_well("compare", one[0], one[1], one[1], "--like", scans / "c1", "-o", tmp_path / "two.json", "-q")
+
+
+def test_what_lacks_the_scan_says_so(tmp_path: Path, dicom_sides: tuple[Path, Path, Path]) -> None:
+    *sides, scans = dicom_sides
+    output = ("-o", tmp_path / "scores.json", "-q")
+    assert_one_clear_error(run("evaluate", *(s / "c1.rtstruct.dcm" for s in sides), *output), 2, "--like")
+    segs = [side / "c0.seg.dcm" for side in reversed(sides)]  # the reference has a slice that the prediction lacks
+    assert_one_clear_error(run("evaluate", *segs, *output), 1, "lie outside", "give the scan itself")
+    (scans / "c1").rename(scans / "other")
+    assert_one_clear_error(run("evaluate", *sides, "--like", scans, *output), 2, "holds no scan(s) of case c1")
 
 
 def test_json_on_stdout_is_what_is_written(tmp_path: Path) -> None:
