@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from medseg.core.geometry import Geometry
 from medseg.core.lesions import LesionMap
@@ -109,7 +109,7 @@ def read_rtstruct(dataset: Dataset, name: str, like: Geometry, only: Sequence[st
         classes = _class_names(dataset)
         points = {int(item.ReferencedROINumber): _points(item) for item in dataset.get("ROIContourSequence") or []}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UnreadableImage(f"{name}: a tag of its regions is missing or malformed: {error}") from error
+        raise UnreadableImage(f"{name}: a tag of its regions is missing or malformed: {str(error)[:200]}") from error
     wanted = wanted_numbers(labels, only, name)
     array = np.zeros(like.shape, dtype=np.uint16)
     n_shared = 0
@@ -145,7 +145,7 @@ def _frame(source: SourceSeries, content: str) -> Dataset:
     dataset.FrameOfReferenceUID = source.frame_of_reference_uid
     dataset.ApprovalStatus = "UNAPPROVED"
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian  # in explicit VR a contour of more than 64 KB would lose its type
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     dataset.file_meta = meta
     return dataset
@@ -246,7 +246,12 @@ def _class_names(dataset: Dataset) -> dict[int, str]:
 def _points(region: Dataset) -> list[NDArray[np.float64]]:
     """(n, 3) LPS millimeters of each closed contour."""
     closed = [item for item in region.get("ContourSequence") or [] if item.ContourGeometricType in _CLOSED]
-    return [np.array(item.ContourData, dtype=np.float64).reshape(-1, 3) for item in closed]
+    return [np.array(_numbers(item.ContourData), dtype=np.float64).reshape(-1, 3) for item in closed]
+
+
+def _numbers(data: Any) -> Any:
+    """What a contour holds; more than 64 KB of it in explicit VR stand there as bytes (UN; PS3.5 section 6.2.2)."""
+    return data.decode("ascii").strip("\0 ").split("\\") if isinstance(data, bytes) else data
 
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "POINT")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 import medseg
 from medseg.core.geometry import Geometry
-from medseg.core.lesions import LesionMap
+from medseg.core.lesions import Lesion, LesionMap
+from medseg.core.scan import Scan
 from medseg.dicom.rtstruct import read_rtstruct, structure_set
 from medseg.errors import GridMismatch, InvalidLabelMap, UsageError
 from medseg.io.regrid import lesions_on_grid
@@ -60,6 +62,42 @@ def test_contours_are_closed_planar_and_refer_to_their_slice(tmp_path: Path) -> 
             assert np.ptp(points[:, 2]) == 0
             assert contour.ContourImageSequence[0].ReferencedSOPInstanceUID == uids[points[0, 2]]
             assert all(len(str(text)) <= 16 for text in contour.ContourData)
+
+
+@pytest.fixture
+def sponge(tmp_path: Path) -> tuple[Scan, LesionMap]:
+    """A slice of 64 x 64 pixels, and a lesion with so many holes that its contour takes more than 64 KB."""
+
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.Rows = dataset.Columns = 64
+        dataset.PixelData = bytes(2 * 64 * 64)
+
+    scan = series(tmp_path / "ct", edit=edit)
+    array = np.zeros(scan.geometry.shape, dtype=np.uint16)
+    array[1:64, 1:64, 2] = 1
+    array[2:63:2, 2:63:2, 2] = 0
+    return scan, LesionMap(array, scan.geometry, (Lesion("lesion"),))
+
+
+def test_a_contour_of_more_than_64_kb_stays_one(tmp_path: Path, sponge: tuple[Scan, LesionMap]) -> None:
+    scan, lesions = sponge
+    path = saved(structure_set(lesions, source_of(scan), ALGORITHM, COLORS), tmp_path / "rt.dcm")
+    (contour,) = dcmread(path).ROIContourSequence[0].ContourSequence
+    assert len("\\".join(map(str, contour.ContourData))) > 2**16
+    assert complaints(path) == []
+    np.testing.assert_array_equal(medseg.read_lesions(path, like=scan.geometry).array, lesions.array)
+
+
+def test_a_contour_that_another_maker_stored_without_its_type_is_read(
+    tmp_path: Path, sponge: tuple[Scan, LesionMap]
+) -> None:
+    scan, lesions = sponge
+    dataset = structure_set(lesions, source_of(scan), ALGORITHM, COLORS)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    with pytest.warns(UserWarning, match="exceeds the size of 64 kByte"):
+        path = saved(dataset, tmp_path / "rt.dcm")
+    assert isinstance(dcmread(path).ROIContourSequence[0].ContourSequence[0].ContourData, bytes)
+    np.testing.assert_array_equal(medseg.read_lesions(path, like=scan.geometry).array, lesions.array)
 
 
 def test_contours_need_a_grid(tmp_path: Path) -> None:
