@@ -34,6 +34,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
@@ -96,6 +97,8 @@ class InferencePlan(_Part):
 
     Where a scan is smaller than the patch, the window shrinks to it, rounded up to what the network divides by. What
     the network marks counts only where the first channel reaches `least_peak`, in its stored unit, somewhere in it.
+    A voxel is marked where the probability of anything but background exceeds `foreground_threshold`, and its class is
+    the likeliest one; without a threshold the likeliest of all, background among them, wins.
     """
 
     patch_size: Triple
@@ -104,6 +107,7 @@ class InferencePlan(_Part):
     windows_per_batch: PositiveInt = 4
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()
     least_peak: float | None = None
+    foreground_threshold: InnerShare | None = None
 
 
 class SeparationPlan(_Part):
@@ -161,6 +165,7 @@ class TrainingPlan(_Part):
 
 _ADDED = {
     "network": ("instance_heads",),
+    "inference": ("foreground_threshold",),
     "separation": ("valley_share", "merge_regions", "peak_heat", "peak_distance_mm", "merge_fraction", "least_votes"),
     "training": ("validate_every", "patience", "variation_share"),
     "heads_training": ("validate_every", "patience", "variation_share"),

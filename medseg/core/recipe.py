@@ -113,6 +113,9 @@ class OutputPlan(_Part):
         6, 18 or 26.
     least_peak
         What is marked counts only where the first channel of the scan reaches this, in its own unit; None for all.
+    foreground_threshold
+        For "argmax" of "probabilities": a voxel is marked where anything but background is likelier than this, and its
+        class is the likeliest of the others; None: the likeliest of all wins.
     has_instance_heads
         Whether the network also says where lesions have their centers.
     """
@@ -130,12 +133,26 @@ class OutputPlan(_Part):
     keep_largest: tuple[int, ...] = ()
     keep_largest_connectivity: Literal[6, 18, 26] = 26
     least_peak: float | None = None
+    foreground_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     has_instance_heads: bool = False
 
     @model_validator(mode="after")
     def _order_names_each_channel_once(self) -> Self:
         if self.paint_order and sorted(self.paint_order) != list(range(len(self.paint))):
             raise ValueError(f"paint_order must name each of {len(self.paint)} channels once; got {self.paint_order}")
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_is_of_probabilities(self) -> Self:
+        if self.foreground_threshold is not None and (self.decision, self.interpolates, 0 in self.paint) != (
+            "argmax",
+            "probabilities",
+            True,
+        ):
+            raise ValueError(
+                "foreground_threshold needs the decision argmax, the interpolation of probabilities and a channel for "
+                f"background; got {self.decision}, {self.interpolates}, channels of the classes {self.paint}"
+            )
         return self
 
 
@@ -172,8 +189,11 @@ class Recipe(_Part):
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the recipe's canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Hexadecimal SHA-256 of the recipe's canonical JSON; a foreground threshold counts only where there is one."""
+        document = self.model_dump(mode="json")
+        if self.output.foreground_threshold is None:
+            del document["output"]["foreground_threshold"]
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -203,6 +223,7 @@ def recipe_of(plan: Plan) -> Recipe:
         output=OutputPlan(
             paint=tuple(range(plan.labels.highest + 1)),
             least_peak=inference.least_peak,
+            foreground_threshold=inference.foreground_threshold,
             has_instance_heads=plan.network.instance_heads,
         ),
         separation=plan.separation,

@@ -89,6 +89,8 @@ class Decision:
         """Codes (...) of what is interpolated (..., N), and where they are clear: no rounding could change them."""
         if self.plan.decision == "threshold":
             return self._above_threshold(values)
+        if self.plan.foreground_threshold is not None:
+            return self._likely_enough(values, self.plan.foreground_threshold)
         flat = values.reshape(-1, values.shape[-1])
         best, channel = _best(flat)
         margin = _HALF_MARGIN if self.rounds_to_half else _FLOAT_MARGIN
@@ -101,6 +103,8 @@ class Decision:
         """Codes (n,) of interpolated values (n, N)."""
         if self.rounds_to_half:
             values = values.astype(np.float16).astype(np.float32)  # numpy compares float16 slowly
+        if self.plan.foreground_threshold is not None:
+            return self._likely_enough(torch.from_numpy(values), self.plan.foreground_threshold)[0]
         if self.plan.decision == "argmax":
             return _argmax(values)
         if self.plan.interpolates == "logits":
@@ -109,6 +113,23 @@ class Decision:
         for place, channel in enumerate(self.order):
             codes[values[:, channel] > self.plan.threshold] = place + 1
         return codes
+
+    def _likely_enough(self, values: torch.Tensor, threshold: float) -> tuple[Codes, NDArray[np.bool_]]:
+        """The likeliest class where foreground exceeds a threshold, and where neither could change by rounding.
+
+        Linear interpolation keeps both: foreground is a sum of channels, and an order holds at all neighbors.
+        """
+        is_background = torch.tensor([number == 0 for number in self.plan.paint])
+        others = values.masked_fill(is_background, -torch.inf).reshape(-1, values.shape[-1])
+        best, channel = _best(others)
+        second = _best_but(others, channel, best)
+        foreground = self.foreground(values).reshape(-1)
+        is_marked = foreground > threshold
+        codes = torch.where(is_marked, channel, is_background.int().argmax())
+        is_sure = (foreground - threshold).abs() > _FLOAT_MARGIN
+        is_sure &= ~is_marked | (best - second > _FLOAT_MARGIN * (best.abs() + second.abs()))
+        shape = values.shape[:-1]
+        return codes.reshape(shape).numpy().astype(np.uint16), is_sure.reshape(shape).numpy()
 
     def _activated(self, logits: torch.Tensor) -> torch.Tensor:
         if self.plan.activation == "softmax":

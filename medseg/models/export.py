@@ -30,7 +30,7 @@ from medseg.models.bundle import (
     TRAIN_PATH,
     WEIGHTS_PATH,
 )
-from medseg.models.config_parts import IMPORTS, sliding_window_inferer
+from medseg.models.config_parts import IMPORTS, decision_step, sliding_window_inferer
 from medseg.models.lesions_config import lesions_config
 from medseg.models.workflow_configs import LOGGING, SEGMENT_CONFIG, evaluate_config, train_config
 from medseg.networks.build import monai_network
@@ -179,7 +179,7 @@ def inference_config(plan: Plan) -> dict[str, Any]:
         "patch_size": list(plan.inference.patch_size),
         "divisor": list(smallest_divisor(plan.network)),
         "inferer": sliding_window_inferer(plan) + _only_logits(plan),
-        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing()},
+        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing(plan)},
         "handlers": _handlers(),
         "evaluator": {
             "_target_": "SupervisedEvaluator",
@@ -279,7 +279,7 @@ def _intensity_steps(plan: Plan) -> list[dict[str, Any]]:
     return steps
 
 
-def _postprocessing() -> list[dict[str, Any]]:
+def _postprocessing(plan: Plan) -> list[dict[str, Any]]:
     return [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
         {
@@ -290,7 +290,7 @@ def _postprocessing() -> list[dict[str, Any]]:
             "nearest_interp": False,
             "to_tensor": True,
         },
-        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        decision_step(plan),
         {
             "_target_": "SaveImaged",
             "keys": "pred",

@@ -42,12 +42,18 @@ def lesions_config(plan: Plan) -> dict[str, Any]:
                     "classes": {str(number): name for number, name in plan.labels.classes.items()},
                     "offset_axcodes": plan.orientation,
                     "separation": plan.separation.model_dump(mode="json"),
+                    **_threshold(plan),
                 },
                 *(_saved(key, name) for key, name in (("pred", "semantic"), ("lesions", "lesions"))),
             ],
         },
         "handlers": [{"_target_": "StatsHandler", "iteration_log": False}],
     }
+
+
+def _threshold(plan: Plan) -> dict[str, float]:
+    threshold = plan.inference.foreground_threshold
+    return {} if threshold is None else {"foreground_threshold": threshold}
 
 
 def _saved(key: str, postfix: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg.core.plan import Plan
-from medseg.models.config_parts import IMPORTS
+from medseg.models.config_parts import IMPORTS, decision_step
 
 __all__ = ["LOGGING", "SEGMENT_CONFIG", "evaluate_config", "train_config"]
 
@@ -289,7 +289,7 @@ def _with_label(inference: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _classes(plan: Plan) -> dict[str, Any]:
     steps: Sequence[dict[str, Any]] = [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        decision_step(plan),
         *_one_hot(plan),
     ]
     return {"_target_": "Compose", "transforms": list(steps)}

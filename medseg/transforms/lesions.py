@@ -67,6 +67,9 @@ class SeparateLesionsd(MapTransform):
         Fields of a `SeparationPlan`, or one; None for its defaults.
     offset_axcodes
         Along which axes the offsets run: the orientation of the grid that the network saw.
+    foreground_threshold
+        0..1, probability of anything but background above which a voxel is marked, with the likeliest class; None: the
+        likeliest of all wins. Class numbers are taken as they are.
 
     Raises
     ------
@@ -81,12 +84,14 @@ class SeparateLesionsd(MapTransform):
         classes: Mapping[str | int, str] | None = None,
         separation: SeparationPlan | Mapping[str, Any] | None = None,
         offset_axcodes: str = "RAS",
+        foreground_threshold: float | None = None,
     ) -> None:
         super().__init__(keys)
         self.lesions_keys = ensure_tuple_rep(lesions_keys, len(self.keys))
         self.scheme = LabelScheme(classes={int(number): name for number, name in (classes or {1: "lesion"}).items()})
         self.separation = SeparationPlan.model_validate(separation or {})
         self.offset_axcodes = offset_axcodes
+        self.foreground_threshold = foreground_threshold
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with semantic maps and lesion maps."""
@@ -111,10 +116,12 @@ class SeparateLesionsd(MapTransform):
                 f"channels; got {values.shape[0]}"
             )
         probabilities, heads = values[:n_classes], values[n_classes:]
-        classes = probabilities.argmax(axis=0).astype(np.uint16)
         evidence = _evidence(heads, geometry, self.offset_axcodes) if len(heads) else None
         foreground = np.clip(1.0 - probabilities[0], 0.0, 1.0).astype(np.float32)
-        return SemanticMap(classes, geometry, self.scheme, probability=foreground, evidence=evidence)
+        classes = probabilities.argmax(axis=0)
+        if self.foreground_threshold is not None:
+            classes = np.where(foreground > self.foreground_threshold, probabilities[1:].argmax(axis=0) + 1, 0)
+        return SemanticMap(classes.astype(np.uint16), geometry, self.scheme, probability=foreground, evidence=evidence)
 
 
 def _evidence(heads: NDArray[np.float32], geometry: Geometry, axcodes: Sequence[str]) -> InstanceEvidence:

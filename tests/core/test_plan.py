@@ -75,6 +75,7 @@ plans = st.builds(
         patch_size=st.tuples(counts, counts, counts),
         overlap=share,
         mirror_axes=st.sampled_from([(), (0,), (0, 1, 2)]),
+        foreground_threshold=st.none() | st.floats(0.0, 1.0, exclude_min=True, exclude_max=True),
     ),
     separation=st.builds(
         SeparationPlan,
@@ -120,6 +121,7 @@ def test_json_is_indented_text_with_a_final_newline():
 def test_hash_is_the_sha256_of_the_sorted_compact_json_without_fields_added_later():
     document = json.loads(PLAN.to_json())
     del document["heads_training"], document["network"]["instance_heads"]
+    del document["inference"]["foreground_threshold"]
     for name in ("validate_every", "patience", "variation_share"):
         del document["training"][name]
     for name in ("valley_share", "merge_regions", "peak_heat", "peak_distance_mm", "merge_fraction", "least_votes"):
@@ -161,6 +163,8 @@ def _other(value, path: tuple):
     """Another valid value for a field."""
     if path[-1] == "heads_training":
         return {}
+    if path[-1] == "foreground_threshold":
+        return 0.25
     if value is None:
         return 1.0
     if path[-1] == "connectivity":

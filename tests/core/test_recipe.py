@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 from pydantic import ValidationError
 
+from medseg.core.plan import with_changes
 from medseg.core.recipe import OutputPlan, Recipe, recipe_of
 from medseg.core.steps import MapIntensities, Orient, Respace
 from tests.plans import IDENTITY, tiny_plan
@@ -39,3 +43,19 @@ def test_painting_order_names_each_channel_once() -> None:
     assert OutputPlan(decision="threshold", paint=(1, 2), paint_order=(1, 0)).paint_order == (1, 0)
     with pytest.raises(ValidationError, match="each of 2 channels once"):
         OutputPlan(decision="threshold", paint=(1, 2), paint_order=(1, 1))
+
+
+def test_a_foreground_threshold_is_of_probabilities_and_counts_in_the_hash_only_where_there_is_one() -> None:
+    plan = tiny_plan()
+    recipe = recipe_of(plan)
+    assert "foreground_threshold" in recipe.model_dump()["output"]
+    document = json.loads(recipe.model_dump_json())
+    del document["output"]["foreground_threshold"]
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert recipe.sha256 == hashlib.sha256(canonical.encode()).hexdigest()
+    lower = recipe_of(with_changes(plan, {"inference": {"foreground_threshold": 0.3}}))
+    assert lower.output.foreground_threshold == 0.3
+    assert lower.sha256 != recipe.sha256
+    for given in ({"decision": "threshold"}, {"interpolates": "logits"}, {"paint": (1, 2)}):
+        with pytest.raises(ValidationError, match="foreground_threshold needs"):
+            OutputPlan(**({"paint": (0, 1), "foreground_threshold": 0.3} | given))

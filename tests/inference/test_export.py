@@ -340,6 +340,37 @@ def test_a_network_with_other_channels_than_the_labels_is_refused() -> None:
             painted(slabs_of(smooth((3, *grid.shape)), 0, 2), grid, grid, output, SCHEME)
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.62, 0.9])
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_a_foreground_threshold_decides_between_voxels_as_the_whole_volume_does(
+    threshold: float, n_classes: int
+) -> None:
+    source, target = grids()
+    logits = 3 * smooth((n_classes, *source.shape))
+    plan = OutputPlan(paint=tuple(range(n_classes)), foreground_threshold=threshold)
+    scheme = LabelScheme(classes={n: f"c{n}" for n in range(1, n_classes)})
+    made = painted(slabs_of(logits, 0, 3), source, target, plan, scheme)
+    values = whole(softmax(logits), source, target)
+    expected = np.where(1 - values[0] > threshold, values[1:].argmax(axis=0) + 1, 0)
+    order = np.sort(values[1:], axis=0)
+    is_open = np.abs(1 - values[0] - threshold) < 1e-5  # rounding may decide there
+    if n_classes > 2:
+        is_open |= (order[-1] - order[-2] < 1e-5) & (expected > 0)
+    assert is_open.mean() < 1e-3
+    np.testing.assert_array_equal(made.array[~is_open], expected[~is_open])
+    assert 0 < np.count_nonzero(made.array) < made.array.size
+
+
+def test_a_foreground_threshold_of_a_half_is_the_likeliest_of_two() -> None:
+    source, target = grids()
+    logits = smooth((2, *source.shape))
+    scheme = LabelScheme(classes={1: "lesion"})
+    plans = [OutputPlan(paint=(0, 1)), OutputPlan(paint=(0, 1), foreground_threshold=0.5)]
+    maps = [painted(slabs_of(logits, 1, 4), source, target, plan, scheme) for plan in plans]
+    np.testing.assert_array_equal(maps[0].array, maps[1].array)
+    np.testing.assert_array_equal(maps[0].probability, maps[1].probability)
+
+
 def test_the_probability_map_is_left_out_on_request() -> None:
     grid = Geometry((8, 6, 5), np.eye(4))
     slabs = slabs_of(smooth((2, *grid.shape)), 0, 2)

@@ -8,7 +8,7 @@ import torch
 
 from medseg.core.geometry import Geometry
 from medseg.core.monitor import Monitor
-from medseg.core.plan import IntensityPlan
+from medseg.core.plan import IntensityPlan, with_changes
 from medseg.core.volume import Volume
 from medseg.errors import ChannelMismatch, UsageError
 from medseg.inference.segmenter import Segmenter
@@ -42,6 +42,23 @@ def test_map_lies_on_the_volumes_own_grid_and_holds_the_ball() -> None:
     volume = semantic.n_foreground_voxels * geometry.voxel_volume_mm3
     assert volume == pytest.approx(4 / 3 * np.pi * 18.0**3, rel=0.04)
     np.testing.assert_allclose(geometry.to_world(np.argwhere(semantic.array)).mean(axis=0), center, atol=0.3)
+
+
+@pytest.mark.parametrize("precision", ["exact", "float32"])
+@pytest.mark.parametrize("threshold", [0.05, 0.8])
+def test_a_foreground_threshold_marks_what_the_probability_says(precision: str, threshold: float) -> None:
+    geometry = oblique()
+    volume = ball(geometry, tuple(geometry.to_world((20, 18, 15))), 18.0)
+    plan = tiny_plan(spacing_mm=(2.5, 2.5, 2.5))
+    maps = []
+    for changes in ({}, {"foreground_threshold": threshold}):
+        segmenter = Segmenter(
+            BrighterThan(5.0), with_changes(plan, {"inference": changes}), device="cpu", precision=precision
+        )
+        maps.append(segmenter.segment(volume)[0])
+    np.testing.assert_array_equal(maps[0].probability, maps[1].probability)
+    np.testing.assert_array_equal(maps[1].array, maps[1].probability > threshold)
+    assert maps[0].n_foreground_voxels != maps[1].n_foreground_voxels
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (16, 16, 16), (17, 40, 9)])

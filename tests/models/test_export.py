@@ -14,12 +14,13 @@ import torch
 from monai.bundle import ConfigParser
 
 import medseg
-from medseg.core.plan import IntensityPlan, Plan
+from medseg.core.plan import IntensityPlan, Plan, with_changes
 from medseg.models.bundle import HEADS_PATH
 from medseg.models.export import inference_config, metadata, write_bundle
 from medseg.networks.build import build_network
 from tests.plans import tiny_plan
 
+THRESHOLD: dict[str, object] = {"foreground_threshold": 0.55}
 PET = IntensityPlan(low=0.0, high=25.0, transform="sqrt")
 
 
@@ -53,6 +54,12 @@ def write_model(folder: Path, plan: Plan) -> Path:
     return folder
 
 
+def changed(plan: Plan, network: dict[str, object]) -> Plan:
+    """A plan of another network, or of another threshold."""
+    part = "inference" if network == THRESHOLD else "network"
+    return with_changes(plan, {part: network})
+
+
 def run_under_monai(bundle: Path, scans: Path, output: Path, *, with_lesions: bool = False) -> None:
     command = [sys.executable, "-m", "monai.bundle", "run"]
     names = ["inference.json", *(["lesions.json"] if with_lesions else [])]
@@ -71,12 +78,13 @@ def run_under_monai(bundle: Path, scans: Path, output: Path, *, with_lesions: bo
         {"instance_heads": True},
         {"instance_heads": True, "kind": "segresnet", "filters": (8, 16, 32), "residual_units": 1, "members": 2},
         {},
+        THRESHOLD,
     ],
-    ids=["unet", "segresnets", "without heads"],
+    ids=["unet", "segresnets", "without heads", "threshold"],
 )
 def test_monai_bundle_run_writes_lesion_maps_too(tmp_path: Path, network: dict[str, object]) -> None:
     plan = tiny_plan(intensity=PET, spacing_mm=(4.0, 4.0, 4.0), patch_size=(48, 48, 48))
-    plan = plan.model_copy(update={"network": plan.network.model_copy(update=network)})
+    plan = changed(plan, network)
     scan = write_scan(tmp_path / "scans" / "scan.nii.gz")
     bundle = write_model(tmp_path / "bundle", plan)
     assert (bundle / HEADS_PATH).is_file() == ("kind" in network)
@@ -86,7 +94,7 @@ def test_monai_bundle_run_writes_lesion_maps_too(tmp_path: Path, network: dict[s
     segmenter = medseg.load_segmenter(bundle, device="cpu", engine="torch", precision="float32")
     ours, _ = segmenter.segment(medseg.load_volume(medseg.read_scan(scan), units="suv"))
     lesions = medseg.separate_lesions(ours, segmenter.recipe.separation)
-    assert lesions.method == ("offsets" if network else "watershed")
+    assert lesions.method == ("offsets" if "instance_heads" in network else "watershed")
     differing = np.asarray(nib.load(semantic_file).dataobj).squeeze() != ours.array
     assert differing.mean() < 0.002
     theirs = np.asarray(nib.load(lesions_file).dataobj).squeeze()
@@ -120,6 +128,7 @@ SEGRESNET = {"kind": "segresnet", "filters": (8, 16, 32), "residual_units": (1, 
         ((4.0, 4.0, 4.0), (16, 16, 16), {}),
         (None, (16, 16, 16), {}),
         ((4.0, 4.0, 4.0), (16, 48, 48), {"members": 2}),  # the window shrinks to the scan on two axes
+        ((4.0, 4.0, 4.0), (16, 16, 16), THRESHOLD),
     ],
 )
 def test_plain_monai_gives_medsegs_semantic_map(
@@ -129,7 +138,7 @@ def test_plain_monai_gives_medsegs_semantic_map(
     network: dict[str, object],
 ) -> None:
     plan = tiny_plan(intensity=PET, spacing_mm=spacing, patch_size=patch_size)
-    plan = plan.model_copy(update={"network": plan.network.model_copy(update=network)})
+    plan = changed(plan, network)
     scan = write_scan(tmp_path / "scans" / "scan.nii.gz")
     bundle = write_model(tmp_path / "bundle", plan)
     run_under_monai(bundle, scan.parent, tmp_path / "monai")

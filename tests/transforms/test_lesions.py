@@ -75,6 +75,16 @@ def test_without_heads_the_watershed_runs_and_class_numbers_do_too() -> None:
     assert int(components.max()) == 1
 
 
+def test_a_foreground_threshold_marks_what_is_likely_enough_with_its_likeliest_class() -> None:
+    channels = torch.zeros(3, 3, 1, 1)
+    channels[:, :, 0, 0] = torch.tensor([[0.4, 0.6, 0.8], [0.25, 0.3, 0.15], [0.35, 0.1, 0.05]])
+    made = {}
+    for threshold in (None, 0.3, 0.5, 0.7):
+        step = SeparateLesionsd("p", classes={1: "a", 2: "b"}, foreground_threshold=threshold)
+        made[threshold] = step({"p": MetaTensor(channels)})["p"].numpy().ravel().tolist()
+    assert made == {None: [0, 0, 0], 0.3: [2, 1, 0], 0.5: [2, 0, 0], 0.7: [0, 0, 0]}
+
+
 def test_a_prediction_of_other_channels_is_refused() -> None:
     with pytest.raises(UsageError, match="2 or 6 channels; got 4"):
         SeparateLesionsd("p")({"p": MetaTensor(torch.zeros(4, 3, 3, 3))})
