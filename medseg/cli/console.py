@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CleanErrors", "print_json", "show_notes", "show_progress"]
 
-_UNITS = {"network": "windows", "train": "steps", "hash": "cases", "check": "cases"}
+_UNITS = {"network": "windows", "train": "steps", "hash": "cases", "check": "cases", "tune": "cases"}
 _SECONDS_BETWEEN_LINES = 10.0
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 

@@ -9,6 +9,7 @@ import typer
 from medseg.cli.console import print_json, show_progress
 from medseg.cli.options import Device, Json, Overwrite, Quiet
 from medseg.cli.training_options import (
+    Aim,
     BudgetMinutes,
     BundleFolder,
     CrossValidate,
@@ -45,6 +46,7 @@ def finetune(
     device: Device = "auto",
     resume: Resume = False,
     cross_validate: CrossValidate = False,
+    aim: Aim = None,
     steps: _Steps = None,
     seed: _Seed = None,
     learning_rate: _Rate = None,
@@ -79,6 +81,7 @@ def finetune(
             device=device,
             resume=resume,
             cross_validate=cross_validate,
+            aim=aim,
             steps=steps,
             seed=seed,
             learning_rate=learning_rate,

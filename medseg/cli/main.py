@@ -25,6 +25,7 @@ from medseg.cli.report import report
 from medseg.cli.segment import segment
 from medseg.cli.separate import separate
 from medseg.cli.train import train
+from medseg.cli.tune import tune
 
 __all__ = ["app", "run"]
 
@@ -62,7 +63,7 @@ def root(
 
 _COMMANDS = (
     *(demo, inspect, segment, separate, measure, convert, evaluate, compare, report),
-    *(batch, status, phantom, manifest, train, finetune),
+    *(batch, status, phantom, manifest, train, finetune, tune),
 )
 for _command in _COMMANDS:
     app.command()(_command)

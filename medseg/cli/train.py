@@ -10,6 +10,7 @@ import typer
 from medseg.cli.console import print_json, show_progress
 from medseg.cli.options import Device, Json, Overwrite, Quiet, memory_mib
 from medseg.cli.training_options import (
+    Aim,
     BudgetMinutes,
     BundleFolder,
     CrossValidate,
@@ -68,6 +69,7 @@ def train(
     device: Device = "auto",
     resume: Resume = False,
     cross_validate: CrossValidate = False,
+    aim: Aim = None,
     folds: _Folds = None,
     steps: _Steps = None,
     seed: _Seed = None,
@@ -110,6 +112,7 @@ def train(
             device=device,
             resume=resume,
             cross_validate=cross_validate,
+            aim=aim,
             folds=tuple(folds) if folds else None,
             steps=steps,
             seed=seed,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Aim",
     "BudgetMinutes",
     "BundleFolder",
     "CrossValidate",
@@ -19,6 +20,16 @@ __all__ = [
     "WorkDir",
 ]
 
+Aim = Annotated[
+    str | None,
+    typer.Option(
+        "--aim",
+        metavar="AIM",
+        help="With --cross-validate: choose thresholds, least size and separation on the held-out cases; see medseg "
+        "tune.",
+        show_default=False,
+    ),
+]
 BudgetMinutes = Annotated[
     float | None,
     typer.Option(

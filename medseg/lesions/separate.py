@@ -25,7 +25,7 @@ from medseg.lesions.pieces import Pieces
 from medseg.lesions.runs import Runs, find_runs
 from medseg.lesions.watershed import split_components
 
-__all__ = ["separate_lesions"]
+__all__ = ["separate_lesions", "smallest_voxel_count"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def separate_lesions(
     method = _method(plan, evidence, semantic)
     components, n_components = connect_runs(find_runs(semantic.array, kinds.lookup_if_any), plan.connectivity)
     pieces = _pieces(method, components, n_components, semantic, plan, evidence)
-    smallest = _smallest_voxel_count(plan.minimum_volume_ml, geometry)
+    smallest = smallest_voxel_count(plan.minimum_volume_ml, geometry)
     kept, n_removed, n_voxels_removed = _without_small(pieces.runs, len(pieces.components), smallest)
     numbered, old_numbers = number_runs(kept, geometry)
     _log.info("%d lesion(s) by %s, %d below the minimum volume", old_numbers.size, method, n_removed)
@@ -152,7 +152,7 @@ def _pieces(
     return Pieces(components, np.arange(1, n_components + 1))
 
 
-def _smallest_voxel_count(minimum_volume_ml: float, geometry: Geometry) -> int:
+def smallest_voxel_count(minimum_volume_ml: float, geometry: Geometry) -> int:
     """The fewest voxels that make up the minimum volume, rounding errors forgiven."""
     return math.ceil(minimum_volume_ml * 1000.0 / geometry.voxel_volume_mm3 * (1.0 - _VOLUME_TOLERANCE))
 

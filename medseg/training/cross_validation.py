@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
 from medseg.core.lesions import LesionMap
 from medseg.core.monitor import Monitor
-from medseg.core.plan import Plan, SeparationPlan
+from medseg.core.plan import Plan, SeparationPlan, with_changes
+from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Volume
 from medseg.errors import TrainingError
 from medseg.evaluation.cohort import bootstrap_mean
+from medseg.inference.peaks import without_faint
 from medseg.inference.segmenter import Segmenter
 from medseg.io.json_files import write_json
 from medseg.io.labelled_cases import LabelledCase
@@ -23,13 +26,14 @@ from medseg.io.scan import load_volume
 from medseg.lesions.separate import separate_lesions
 from medseg.metrics.overlap import dice
 from medseg.networks.build import build_network
+from medseg.training.held_out import LEAST_PROBABILITY, HeldOutSummary, keep, read_summary
 from medseg.training.loop import fit
 from medseg.training.scores import CaseScore, CrossValidation
-from medseg.training.validation import cases_to_fit
+from medseg.training.validation import cases_to_fit, reference_lesions
 from medseg.training.validation_page import draw_case
 from medseg.transforms.augment import TrainingCase
 
-__all__ = ["CaseScore", "CrossValidation", "fold_numbers", "run_fold", "summarize"]
+__all__ = ["CaseScore", "CrossValidation", "fold_numbers", "read_fold", "run_fold", "summarize"]
 
 _LEAST_MARGIN = 0.1  # share of a margin that a patient cut anew keeps at least
 _FOUND_OVERLAP = 0.5  # share of a reference lesion's voxels that must be predicted for it to count as found
@@ -64,17 +68,19 @@ def run_fold(
     monitor: Monitor,
     given_validation: Sequence[LabelledCase] = (),
     start: Mapping[str, torch.Tensor] | None = None,
+    needs_held_out: bool = False,
 ) -> list[CaseScore]:
     """Train on the other folds, score this one's patients on their own grids; scores also go to `scores.json`.
 
-    With `resume`, a fold that was scored with the same plan is read and not trained again. Where the plan validates
-    while training, it does so on `given_validation`, or else on the next fold, which then is not trained on. Networks
-    start from the weights `start` where there are some.
+    What the network makes of them is kept, see `medseg.training.held_out`. With `resume`, a fold that was scored with
+    the same plan is read and not trained again; nor segmented again, unless that is needed and was not kept. Where the
+    plan validates while training, it does so on `given_validation`, or else on the next fold, which then is not trained
+    on. Networks start from the weights `start` where there are some.
     """
     scores_file = folder / "scores.json"
     if resume and scores_file.is_file():
         saved = _FoldScores.model_validate_json(scores_file.read_text(encoding="utf-8"))
-        if saved.plan_sha256 == plan.sha256:
+        if saved.plan_sha256 == plan.sha256 and not (needs_held_out and _lacks_held_out(saved, folder)):
             return list(saved.cases)
     training, validation = cases_to_fit(labelled, given_validation, plan.training, held_out=fold)
     weights = fit(
@@ -89,10 +95,36 @@ def run_fold(
     )
     network = build_network(plan)
     network.load_state_dict(weights)
-    segmenter = Segmenter(network, plan, device=str(device), engine="torch", precision="exact")
-    scores = [_score(case, fold, segmenter, folder) for case in labelled if case.fold == fold]
+    trained = _Trained(network, plan, device, fold, folder)
+    scores = [trained.score(case) for case in labelled if case.fold == fold]
     write_json(_FoldScores(plan_sha256=plan.sha256, cases=tuple(scores)).model_dump(mode="json"), scores_file)
     return scores
+
+
+def read_fold(folder: Path, plan: Plan) -> list[HeldOutSummary]:
+    """What is kept of every case of a fold that was trained by a plan.
+
+    Raises
+    ------
+    TrainingError
+        If the fold is not scored yet, was trained by another plan, or nothing is kept of one of its cases.
+    """
+    scores_file = folder / "scores.json"
+    if not scores_file.is_file():
+        raise TrainingError(f"{folder}: this fold is not scored yet; finish it with medseg train --resume")
+    saved = _FoldScores.model_validate_json(scores_file.read_text(encoding="utf-8"))
+    if saved.plan_sha256 != plan.sha256:
+        raise TrainingError(
+            f"{folder}: trained by a plan of SHA-256 {saved.plan_sha256[:12]}..., not by {plan.sha256[:12]}...; run "
+            "medseg train --cross-validate anew"
+        )
+    if _lacks_held_out(saved, folder):
+        raise TrainingError(
+            f"{folder}: not all that its network made of its {len(saved.cases)} case(s) was kept, as by an older "
+            "version; medseg train --cross-validate --aim --resume segments them again, without training"
+        )
+    found = [read_summary(folder, case.case_id) for case in saved.cases]
+    return [summary for summary in found if summary is not None]
 
 
 def summarize(scores: Sequence[CaseScore], plan: Plan) -> CrossValidation:
@@ -124,26 +156,60 @@ class _FoldScores(BaseModel):
     cases: tuple[CaseScore, ...]
 
 
-def _score(case: LabelledCase, fold: int, segmenter: Segmenter, folder: Path) -> CaseScore:
-    volume = load_volume(case.scan, units=segmenter.units)
-    semantic, _ = segmenter.segment(volume)
-    predicted = separate_lesions(semantic, segmenter.recipe.separation)
-    reference = separate_lesions(case.reference, SeparationPlan(method="components"))
-    draw_case(folder, case.case_id, volume, segmenter.recipe.channels[0].modality, reference, predicted)
-    recut, recut_reference = _recut(volume, case.reference.array > 0, case.case_id)
-    voxel_ml = case.scan.geometry.voxel_volume_ml
-    return CaseScore(
-        case_id=case.case_id,
-        fold=fold,
-        dice=dice(predicted.array > 0, reference.array > 0),
-        dice_recut=dice(segmenter.segment(recut)[0].array > 0, recut_reference),
-        reference_ml=float(np.count_nonzero(reference.array) * voxel_ml),
-        predicted_ml=float(np.count_nonzero(predicted.array) * voxel_ml),
-        n_reference=reference.n_lesions,
-        n_found=_n_covered(reference, predicted, _FOUND_OVERLAP),
-        n_predicted=predicted.n_lesions,
-        n_false=predicted.n_lesions - _n_covered(predicted, reference, 0.0),
-    )
+def _lacks_held_out(saved: _FoldScores, folder: Path) -> bool:
+    summaries = [read_summary(folder, case.case_id) for case in saved.cases]
+    return any(summary is None or summary.plan_sha256 != saved.plan_sha256 for summary in summaries)
+
+
+class _Trained:
+    """A fold's network: how it does on cases that it was not trained on."""
+
+    def __init__(self, network: nn.Module, plan: Plan, device: torch.device, fold: int, folder: Path) -> None:
+        self._network, self._plan, self._device, self._fold, self._folder = network, plan, device, fold, folder
+        self._segmenter = self._with()
+        self._with_faint = self._with(least_peak=None)
+
+    def score(self, case: LabelledCase) -> CaseScore:
+        """Segment a case, keep what came out, compare it with the reference."""
+        segmenter, fold, folder = self._segmenter, self._fold, self._folder
+        volume = load_volume(case.scan, units=segmenter.units)
+        decided, _ = self._with_faint.segment(volume)
+        self._keep(case, volume, decided)
+        least_peak = self._plan.inference.least_peak
+        semantic = decided if least_peak is None else without_faint(decided, volume, least_peak)[0]
+        predicted = separate_lesions(semantic, segmenter.recipe.separation)
+        reference = separate_lesions(case.reference, SeparationPlan(method="components"))
+        draw_case(folder, case.case_id, volume, segmenter.recipe.channels[0].modality, reference, predicted)
+        recut, recut_reference = _recut(volume, case.reference.array > 0, case.case_id)
+        voxel_ml = case.scan.geometry.voxel_volume_ml
+        return CaseScore(
+            case_id=case.case_id,
+            fold=fold,
+            dice=dice(predicted.array > 0, reference.array > 0),
+            dice_recut=dice(segmenter.segment(recut)[0].array > 0, recut_reference),
+            reference_ml=float(np.count_nonzero(reference.array) * voxel_ml),
+            predicted_ml=float(np.count_nonzero(predicted.array) * voxel_ml),
+            n_reference=reference.n_lesions,
+            n_found=_n_covered(reference, predicted, _FOUND_OVERLAP),
+            n_predicted=predicted.n_lesions,
+            n_false=predicted.n_lesions - _n_covered(predicted, reference, 0.0),
+        )
+
+    def _with(self, **inference: float | None) -> Segmenter:
+        """The network with other settings of inference."""
+        plan = with_changes(self._plan, {"inference": inference})
+        return Segmenter(self._network, plan, device=str(self._device), engine="torch", precision="exact")
+
+    def _keep(self, case: LabelledCase, volume: Volume, decided: SemanticMap) -> None:
+        plan = self._plan
+        least = min(LEAST_PROBABILITY, plan.inference.foreground_threshold or LEAST_PROBABILITY)
+        if plan.labels.highest == 1 and decided.probability is not None:
+            likeliest = (decided.probability > least).astype(decided.array.dtype)
+        else:  # which of several classes is likeliest where background wins, only the network knows
+            low, _ = self._with(least_peak=None, foreground_threshold=least).segment(volume)
+            likeliest = low.array
+        reference = reference_lesions(case, plan.separation.merge_regions)
+        keep(self._folder, case.case_id, self._fold, plan.sha256, volume, decided, likeliest, reference)
 
 
 def _recut(volume: Volume, reference: NDArray[np.bool_], case_id: str) -> tuple[Volume, NDArray[np.bool_]]:

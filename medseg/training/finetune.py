@@ -19,7 +19,7 @@ from medseg.networks.build import build_network
 from medseg.training.planner import Budget
 from medseg.training.preparation import plan_of, read_training_data
 from medseg.training.rules import choose_phantom_share
-from medseg.training.train import ready_job, write_trained
+from medseg.training.train import checked_aim, ready_job, write_trained
 
 __all__ = ["finetune"]
 
@@ -43,6 +43,7 @@ def finetune(
     validate_every: int | None = None,
     patience: int | None = None,
     budget: Budget | None = None,
+    aim: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -55,7 +56,7 @@ def finetune(
     ----------
     given
         A bundle of medseg's own, by name or path; it is left as it is.
-    manifest, bundle, data_root, work_dir, device, resume, cross_validate, budget, overwrite, progress
+    manifest, bundle, data_root, work_dir, device, resume, cross_validate, budget, aim, overwrite, progress
         As `medseg.train` takes them.
     new_output
         The manifest's classes may be others: the layers whose size follows from them start from fresh weights.
@@ -76,6 +77,7 @@ def finetune(
         As `medseg.train`.
     """
     bundle, monitor = Path(bundle), Monitor(progress)
+    wanted_aim = checked_aim(aim, cross_validate=cross_validate)
     if (bundle / PLAN_PATH).exists() and not overwrite:
         raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
     source = read_bundle(find_model(given))
@@ -88,10 +90,10 @@ def finetune(
         work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
         start = _start(source, plan)
         job = ready_job(planned, data, changes, work, resolve_device(device), resume, monitor, start)
-    validation = job.cross_validation() if cross_validate else None
+    validation, point = job.cross_validation(wanted_aim) if cross_validate else (None, None)
     weights, n_cases = job.final()
     with monitor.stage("write"):
-        write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation, source.plan.name)
+        write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation, source.plan.name, point)
     return bundle
 
 

@@ -13,11 +13,15 @@ from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan
 from medseg.errors import UsageError
 from medseg.io.json_files import write_json
+from medseg.training.aim import Aim
 from medseg.training.cross_validation import fold_numbers, run_fold, summarize
 from medseg.training.datasets import load_case
 from medseg.training.loop import fit
+from medseg.training.operating_point import OperatingPoint
+from medseg.training.operating_text import warnings_of
 from medseg.training.preparation import TrainingData, fitted_plan
 from medseg.training.scores import CaseScore, CrossValidation
+from medseg.training.tune import find_point
 from medseg.training.validation_page import write_validation_page
 from medseg.transforms.augment import TrainingCase
 
@@ -65,8 +69,8 @@ class Job:
         """The training cases by name, as the network sees them."""
         return {case.case_id: load_case(case, self.plan) for case in self.data.cases}
 
-    def fold(self, number: int) -> list[CaseScore]:
-        """Train on the other folds and score this one's patients."""
+    def fold(self, number: int, *, needs_held_out: bool = False) -> list[CaseScore]:
+        """Train on the other folds and score this one's patients; `needs_held_out` as `run_fold` takes it."""
         with self.monitor.stage(f"fold {number}"):
             return run_fold(
                 number,
@@ -79,6 +83,7 @@ class Job:
                 monitor=self.monitor,
                 given_validation=self.data.validation,
                 start=self.start,
+                needs_held_out=needs_held_out,
             )
 
     def folds(self, numbers: Sequence[int]) -> None:
@@ -90,12 +95,21 @@ class Job:
         for number in numbers:
             self.fold(number)
 
-    def cross_validation(self) -> CrossValidation:
-        """Train and score every fold; `cross_validation.html` in the work folder shows how it went."""
-        scores = [score for fold in fold_numbers(self.data.cases) for score in self.fold(fold)]
+    def cross_validation(self, aim: Aim | None = None) -> tuple[CrossValidation, OperatingPoint | None]:
+        """Train and score every fold, and choose the settings that meet an aim on the held-out cases.
+
+        `cross_validation.html` in the work folder shows how it went.
+        """
+        numbers = fold_numbers(self.data.cases)
+        scores = [score for fold in numbers for score in self.fold(fold, needs_held_out=aim is not None)]
         validation = summarize(scores, self.plan)
-        write_validation_page(validation, self.work)
-        return validation
+        point = None
+        if aim is not None:
+            point = find_point(self.work, self.plan, numbers, aim, self.monitor)
+            for warning in warnings_of(point):
+                self.monitor.remark(f"Warning: {warning}")
+        write_validation_page(validation, self.work, point)
+        return validation, point
 
     def final(self, given: Mapping[str, torch.Tensor] | None = None) -> tuple[dict[str, torch.Tensor], int]:
         """The weights of the final network, and on how many cases it was trained; `given` as `fit` takes it."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from medseg.core.plan import Plan, TrainingPlan
 from medseg.io.manifest import DataManifest
+from medseg.training.operating_point import OperatingPoint
+from medseg.training.operating_text import TITLE, as_markdown
 from medseg.training.scores import CaseScore, CrossValidation
 
-__all__ = ["model_card"]
+__all__ = ["model_card", "with_section"]
 
 _POOR_DICE = 0.7
 _NETWORK_NAMES = {"unet": "3-D U-Net", "segresnet": "3-D U-Net of pre-activation residual blocks (SegResNet)"}
 
 
 def model_card(
-    plan: Plan, data: DataManifest, validation: CrossValidation | None, started_from: str | None = None
+    plan: Plan,
+    data: DataManifest,
+    validation: CrossValidation | None,
+    started_from: str | None = None,
+    point: OperatingPoint | None = None,
 ) -> str:
     """The card as Markdown text; every figure in it comes from the arguments."""
     sections = [
@@ -28,7 +34,21 @@ def model_card(
         "or, without medseg and without lesions, with plain MONAI:\n\n"
         "    python -m monai.bundle run --config_file configs/inference.json --bundle_root . --dataset_dir SCANS\n",
     ]
-    return "\n\n".join(sections)
+    card = "\n\n".join(sections)
+    return card if point is None else with_section(card, TITLE, as_markdown(point))
+
+
+def with_section(card: str, title: str, text: str) -> str:
+    """A card with a section in place of that of the same title, or else before its limits."""
+    heading = f"## {title}\n"
+    before, found, after = card.partition(heading)
+    if found:
+        _, following, rest = after.partition("\n## ")
+    else:
+        before, following, rest = card.partition("## Limits")
+    if not following:
+        return f"{before.rstrip()}\n\n{heading}\n{text}\n"
+    return f"{before.rstrip()}\n\n{heading}\n{text}\n\n{following.lstrip()}{rest}"
 
 
 def _data_text(data: DataManifest) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict
 
 from medseg.evaluation.cohort import Interval
 
-__all__ = ["CaseScore", "CrossValidation"]
+__all__ = ["SCORES_PATH", "CaseScore", "CrossValidation"]
+
+SCORES_PATH = Path("docs") / "cross_validation.json"
+"""Where a bundle holds them."""
 
 
 class CaseScore(BaseModel):

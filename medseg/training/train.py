@@ -17,15 +17,16 @@ from medseg.models.export import write_bundle
 from medseg.models.own_network import own_weights
 from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
+from medseg.training.aim import Aim, parse_aim
 from medseg.training.job import Job
 from medseg.training.model_card import model_card
+from medseg.training.operating_point import OperatingPoint
 from medseg.training.planner import Budget, Planned
 from medseg.training.preparation import TrainingData, changed, plan_of, read_training_data
-from medseg.training.scores import CrossValidation
+from medseg.training.scores import SCORES_PATH, CrossValidation
+from medseg.training.tune import POINT_PATH
 
-__all__ = ["ready_job", "train", "write_trained"]
-
-_SCORES_PATH = Path("docs") / "cross_validation.json"
+__all__ = ["checked_aim", "ready_job", "train", "write_trained"]
 
 
 def train(
@@ -45,6 +46,7 @@ def train(
     patience: int | None = None,
     budget: Budget | None = None,
     heads_for: str | Path | None = None,
+    aim: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -83,6 +85,9 @@ def train(
     heads_for
         A bundle of kind "segresnet" whose network is given instance heads: only they are trained, by the plan's
         `heads_training`; all else of it, its plan, its scores and what it says of classes, stays as it is.
+    aim
+        What the bundle's thresholds, least size and separation are chosen for on the held-out cases of the
+        cross-validation, see `medseg.training.aim.AIMS`; None: they stay the plan's. What is trained does not change.
     overwrite
         Replace a bundle that is there already.
     progress
@@ -102,6 +107,7 @@ def train(
         If the bundle is there and `overwrite` is False.
     """
     bundle, monitor = Path(bundle), Monitor(progress)
+    wanted_aim = checked_aim(aim, cross_validate=cross_validate)
     if (bundle / PLAN_PATH).exists() and not overwrite and folds is None:
         raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
     work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
@@ -119,13 +125,23 @@ def train(
     if folds is not None:
         job.folds(folds)
         return work
-    validation = job.cross_validation() if cross_validate else None
+    validation, point = job.cross_validation(wanted_aim) if cross_validate else (None, None)
     weights, n_cases = job.final(None if given is None else own_weights(given))
     if given is not None:
         validation = _kept_validation(given)
     with monitor.stage("write"):
-        write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation)
+        write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation, point=point)
     return bundle
+
+
+def checked_aim(aim: str | None, *, cross_validate: bool) -> Aim | None:
+    """The aim in words as a value, once it is clear that there will be held-out cases to choose on: UsageError."""
+    if aim is None:
+        return None
+    wanted = parse_aim(aim)
+    if not cross_validate:
+        raise UsageError(f'the aim "{wanted}" is met on held-out cases: give cross_validate too (--cross-validate)')
+    return wanted
 
 
 def ready_job(
@@ -170,7 +186,7 @@ def _with_heads(given: Bundle, plan: Plan | None) -> Plan:
 
 def _kept_validation(given: Bundle) -> CrossValidation | None:
     """What the bundle is worth on patients that it has not seen: the same with heads as without."""
-    path = given.folder / _SCORES_PATH
+    path = given.folder / SCORES_PATH
     return CrossValidation.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -182,9 +198,15 @@ def write_trained(
     n_cases: int,
     validation: CrossValidation | None,
     started_from: str | None = None,
+    point: OperatingPoint | None = None,
 ) -> None:
-    """Write a trained network as a bundle, with its model card and the scores of its cross-validation."""
-    extra = {} if validation is None else {_SCORES_PATH: validation.model_dump(mode="json")}
+    """Write a trained network as a bundle, with its model card and the scores of its cross-validation.
+
+    With an operating point, the bundle's plan is the one that the network was trained by, at that point.
+    """
+    found = {SCORES_PATH: validation, POINT_PATH: point}
+    extra = {path: record.model_dump(mode="json") for path, record in found.items() if record is not None}
+    plan = plan if point is None else point.applied(plan)
     write_bundle(
         bundle,
         plan,
@@ -192,7 +214,7 @@ def write_trained(
         description=data.description,
         data_source=f"{data.source} ({data.licence}). {data.attribution}",
         n_cases=n_cases,
-        model_card=model_card(plan, data, validation, started_from),
+        model_card=model_card(plan, data, validation, started_from, point),
         eval_metrics=None if validation is None else {"mean_dice": round(validation.dice.mean, 4)},
         json_files=extra,
     )

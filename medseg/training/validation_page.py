@@ -15,6 +15,8 @@ from medseg.evaluation.page_style import STYLE
 from medseg.pages.frame import write_page
 from medseg.reports.display import gray_window
 from medseg.reports.figures import overview
+from medseg.training.operating_point import OperatingPoint
+from medseg.training.operating_text import as_html
 from medseg.training.scores import CaseScore, CrossValidation
 from medseg.training.training_log import LOG_NAME, read_log
 
@@ -37,8 +39,8 @@ def draw_case(
         path.write_bytes(overview(volume, lesions, window))
 
 
-def write_validation_page(validation: CrossValidation, work: Path) -> Path:
-    """Write `cross_validation.html` into a work folder, from the logs and pictures of its folds.
+def write_validation_page(validation: CrossValidation, work: Path, point: OperatingPoint | None = None) -> Path:
+    """Write `cross_validation.html` into a work folder: logs and pictures of its folds, and how a point was chosen.
 
     Returns
     -------
@@ -54,6 +56,7 @@ def write_validation_page(validation: CrossValidation, work: Path) -> Path:
         f"<p>{validation.n_folds} folds, {len(validation.cases)} cases, each scored once by a network that was trained "
         f"on other folds. Dice {escape(str(validation.dice))}; lesions found {validation.n_found} of "
         f"{validation.n_reference}, {validation.n_false} false.</p>",
+        *([] if point is None else as_html(point)),
         "<h2>Curves</h2>",
         f'<div class="grid">{"".join(_curves(work, validation))}</div>',
         "<h2>Cases</h2>",

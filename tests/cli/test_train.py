@@ -121,6 +121,26 @@ def test_a_dry_run_prints_the_plan_with_reasons_and_writes_nothing(tmp_path: Pat
     )
 
 
+def test_an_aim_is_met_while_training_and_again_by_tune(tmp_path: Path, manifest: Path, plan_file: Path) -> None:
+    bundle = tmp_path / "bundle"
+    arguments = ["train", manifest, "-o", bundle, "--plan", plan_file, "--device", "cpu", "-q"]
+    assert_one_clear_error(run(*arguments, "--aim", "dice"), 2, "--cross-validate")
+    assert_one_clear_error(run(*arguments, "--cross-validate", "--aim", "best"), 2, "false positives <= N")
+    assert not bundle.exists()
+    run_well(*arguments, "--cross-validate", "--aim", "lesion f1", "--steps", "2")
+    assert "## Operating point" in (bundle / "docs" / "README.md").read_text()
+    before = files_below(tmp_path)
+    shown = run_well("tune", bundle, "--aim", "false positives <= 0.5", "--dry-run", "-q")
+    assert "Aim: false positives <= 0.5. Chosen among" in shown.stdout
+    assert "2 held-out cases" in shown.stdout
+    assert shown.stdout.endswith("Nothing was written\n")
+    assert_one_clear_error(run("tune", bundle, "--aim", "dice", "-q"), 2, "--overwrite")
+    assert files_below(tmp_path) == before
+    written = json.loads(run_well("tune", bundle, "--aim", "count error", "--overwrite", "--json", "-q").stdout)
+    assert written["aim"] == {"goal": "count error", "limit": None}
+    assert json.loads((bundle / "docs" / "operating_point.json").read_text()) == written
+
+
 def test_finetune_starts_from_a_bundle(tmp_path: Path, manifest: Path, plan_file: Path) -> None:
     run_well("train", manifest, "-o", tmp_path / "given", "--plan", plan_file, "--steps", "1", "-q")
     shown = run_well("finetune", tmp_path / "given", manifest, "-o", tmp_path / "out", "--steps", "1", "--json", "-q")
