@@ -28,7 +28,7 @@ from medseg.core.volume import Volume
 from medseg.errors import TrainingError
 from medseg.io.atomic import atomic_path
 
-__all__ = ["LEAST_PROBABILITY", "HeldOut", "HeldOutSummary", "keep", "read_held_out", "read_summary"]
+__all__ = ["HeldOut", "HeldOutSummary", "LEAST_PROBABILITY", "keep", "read_held_out", "read_summary"]
 
 LEAST_PROBABILITY = 0.05
 """Foreground that is less likely is not kept, unless the plan itself marks it."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from medseg.evaluation.cohort import Interval
 
-__all__ = ["SCORES_PATH", "CaseScore", "CrossValidation"]
+__all__ = ["CaseScore", "CrossValidation", "SCORES_PATH"]
 
 SCORES_PATH = Path("docs") / "cross_validation.json"
 """Where a bundle holds them."""

@@ -22,6 +22,7 @@ _H_FACTORS = (1.0, 0.5, 2.0, 3.0)
 _H_FRACTIONS = (0.1, 0.2, 0.3)
 _PEAK_HEATS = (0.1, 0.2, 0.3, 0.5)
 _MERGE_FRACTIONS = (0.25, 0.5, 1.0)
+_SHARE_BELOW = 0.1  # of the reference lesions
 _VOLUME_SERIES = (1.0, 2.0, 5.0)
 _PEAK_SERIES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
 
@@ -103,20 +104,20 @@ class Space:
 def space_of(plan: Plan, cases: Sequence[HeldOutSummary]) -> Space:
     """What is tried for a plan on some cases.
 
-    Thresholds go from 0.1 to 0.9. Least volumes are round numbers between a voxel and the largest reference lesion;
-    least intensities, where the plan has one, between its own and that which half of the reference lesions reach. The
-    depth of the watershed, or what parts centers, varies around the plan's own; a method that the plan names stays.
+    Thresholds go from 0.1 to 0.9. Least volumes are round numbers from a voxel on, least intensities, where the plan
+    has one, from its own on; neither goes beyond what nine of ten reference lesions reach, for a limit that real
+    lesions lie below would be the accident of a few cases. The depth of the watershed, or what parts centers, varies
+    around the plan's own; a method that the plan names stays.
     """
     own = Settings.of(plan)
     is_half = own.foreground_threshold is None and len(plan.labels.classes) == 1  # the likeliest of two
     thresholds = [threshold for threshold in _THRESHOLDS if not (is_half and threshold == 0.5)]
     volumes = [volume for case in cases for volume in case.reference_ml]
-    least_ml, most_ml = min(case.voxel_ml for case in cases), max(volumes, default=0.0)
+    least_ml, most_ml = min(case.voxel_ml for case in cases), _reached_by_most(volumes)
     peaks: list[float | None] = []
     reference_peaks = [peak for case in cases for peak in case.reference_peaks]
-    if own.least_peak is not None and reference_peaks:
-        half = float(np.median(reference_peaks))
-        peaks = [peak for peak in _round_numbers(own.least_peak, half, _PEAK_SERIES) if peak > own.least_peak]
+    if own.least_peak is not None:
+        peaks.extend(_round_numbers(own.least_peak, _reached_by_most(reference_peaks), _PEAK_SERIES))
     return Space(
         own,
         _with_own(own.foreground_threshold, thresholds),
@@ -146,6 +147,11 @@ def _separations(plan: Plan) -> tuple[SeparationPlan, ...]:
 
 def _with_own(own: T, others: Sequence[T]) -> tuple[T, ...]:
     return (own, *(other for other in dict.fromkeys(others) if other != own))
+
+
+def _reached_by_most(values: Sequence[float]) -> float:
+    """What nine of ten values reach; 0 for none."""
+    return float(np.quantile(values, _SHARE_BELOW, method="lower")) if values else 0.0
 
 
 def _round_numbers(low: float, high: float, series: Sequence[float]) -> list[float]:

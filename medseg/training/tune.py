@@ -111,7 +111,10 @@ def find_point(work: Path, plan: Plan, folds: Sequence[int], aim: Aim, monitor: 
     """
     kept = [(work / f"fold_{fold}", case) for fold in folds for case in read_fold(work / f"fold_{fold}", plan)]
     if not kept:
-        raise TrainingError(f"{work}: its folds hold no case to choose on")
+        raise TrainingError(
+            f"{work}: no fold was cross-validated there, so there are no held-out cases to choose on; train with "
+            "--cross-validate"
+        )
     space = space_of(plan, [case for _, case in kept])
     columns = []
     with monitor.stage("tune", total=len(kept)):

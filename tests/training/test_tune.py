@@ -6,11 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 import medseg
+from medseg.core.labels import LabelScheme
 from medseg.core.plan import Plan, with_changes
 from medseg.errors import InvalidBundle, OutputExists, TrainingError, UsageError
 from medseg.evaluation.case import evaluate_case
@@ -18,12 +20,13 @@ from medseg.inference.segmenter import Segmenter
 from medseg.models.lesions_config import lesions_config
 from medseg.networks.build import build_network
 from medseg.training.finetune import finetune
+from medseg.training.held_out import read_held_out
 from medseg.training.loop import fit
 from medseg.training.operating_point import OperatingPoint
 from medseg.training.train import train
 from medseg.training.tune import POINT_PATH, tune
 from tests.plans import tiny_plan
-from tests.training.cases import write_data_set
+from tests.training.cases import listed, write_data_set
 
 CPU = torch.device("cpu")
 AIM = "false positives <= 0.5"
@@ -175,6 +178,9 @@ def test_what_cannot_be_tuned_is_refused_with_the_reason(bundle: Path, tmp_path:
         tune(tmp_path / "none", AIM)
     with pytest.raises(TrainingError, match=r"elsewhere: no folds there.*--work-dir"):
         tune(bundle, AIM, work_dir=tmp_path / "elsewhere", overwrite=True)
+    bare = train(manifest, tmp_path / "bare", plan=with_changes(quick_plan(), {"training": {"steps": 1}}), device="cpu")
+    with pytest.raises(TrainingError, match="no fold was cross-validated there"):
+        tune(bare, AIM)
     work = bundle.parent / "bundle.training"
     (work / "plan.json").write_text(with_changes(quick_plan(), {"training": {"steps": 41}}).to_json())
     with pytest.raises(TrainingError, match="another model was trained there"):
@@ -186,3 +192,44 @@ def test_finetune_takes_an_aim_too(bundle: Path) -> None:
     tuned = finetune(bundle, manifest, bundle.parent / "on", device="cpu", steps=2, cross_validate=True, aim="dice")
     assert str(point_of(tuned).aim) == "dice"
     assert point_of(tuned).before.settings.applied(plan_of(bundle)) == plan_of(bundle)
+
+
+@pytest.mark.parametrize("kind", ["two classes", "heads"])
+def test_what_is_kept_gives_the_map_and_the_lesions_of_any_threshold(tmp_path: Path, kind: str) -> None:
+    manifest = write_data_set(tmp_path / "data", n_cases=2)
+    content = json.loads(manifest.read_text())
+    plan = quick_plan()
+    if kind == "two classes":
+        content["labels"]["2"] = "edge"
+        plan = plan.model_copy(update={"labels": LabelScheme(classes={1: "tumor", 2: "edge"})})
+        for case in content["cases"]:
+            path = tmp_path / "data" / case["label"]["path"]
+            label = nib.load(path)
+            array = np.asarray(label.dataobj).copy()
+            array[:, :, ::2] *= 2
+            nib.save(nib.Nifti1Image(array, label.affine), path)
+            case["label"] = listed(tmp_path / "data", case["label"]["path"])
+    else:
+        plan = with_changes(plan, {"network": {"instance_heads": True}})
+        content["cases"] = [case | {"lesions": "one"} for case in content["cases"]]
+    manifest.write_text(json.dumps(content))
+    work = train(manifest, tmp_path / "bundle", plan=plan, device="cpu", folds=[0], steps=30)
+    plan = with_changes(plan, {"training": {"steps": 30}})
+    case = read_held_out(work / "fold_0", "case_0")
+    low, high = case.marked(0.1), case.marked(0.9)
+    assert low.n_foreground_voxels > case.marked(None).n_foreground_voxels > high.n_foreground_voxels
+    assert (low.evidence is not None) == (kind == "heads")
+    network = build_network(plan)
+    network.load_state_dict(fit([None], plan, work / "fold_0", device=CPU, resume=True))
+    volume = medseg.load_volume(medseg.read_scan(tmp_path / "data/case_0/image.nii.gz"), units="suv")
+    for threshold in (None, 0.1, 0.4, 0.9):
+        changes = {"least_peak": None, "foreground_threshold": threshold}
+        segmenter = Segmenter(network, with_changes(plan, {"inference": changes}), device="cpu", precision="exact")
+        whole, _ = segmenter.segment(volume)
+        kept = case.marked(threshold)
+        assert set(np.unique(kept.array)) == set(np.unique(whole.array))
+        assert np.count_nonzero(kept.array) == np.count_nonzero(whole.array)
+        lesions = [medseg.separate_lesions(semantic, plan.separation) for semantic in (kept, whole)]
+        counts = [np.bincount(one.array.ravel())[1:].tolist() for one in lesions]
+        assert counts[0] == counts[1] != []
+        assert lesions[0].lesions == lesions[1].lesions
