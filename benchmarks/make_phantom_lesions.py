@@ -70,10 +70,10 @@ def plan(steps: int) -> Plan:
             strides=(1, 2, 2, 2),  # full resolution first: seams are a voxel or two wide
             instance_heads=True,
         ),
-        inference=InferencePlan(patch_size=(48, 48, 48)),
+        inference=InferencePlan(patch_size=(64, 64, 64)),
         training=TrainingPlan(
             steps=steps,
-            batch_size=4,
+            batch_size=2,
             foreground_share=0.8,
             variation_share=0.2,  # blocks are many and varied; turning them by interpolation blurs the seams
             checkpoint_every=50,

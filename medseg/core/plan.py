@@ -118,9 +118,10 @@ class SeparationPlan(_Part):
     The h-maxima depth of the watershed is the larger of `h_min_mm` and `h_fraction` times the largest inscribed
     radius of the component. With `valley_share` s the watershed's distance is
     multiplied by 1 - s + s times the foreground probability, so that a valley of low probability parts lesions too.
-    For "offsets": the least `peak_heat` of a center, the least distance `peak_distance_mm` of two, the distance of mean
-    votes as a share `merge_fraction` of the smaller lesion's radius below which two are one, and the fewest voxels
-    `least_votes` of a lesion.
+    For "offsets": the least `peak_heat` of a center, the share `peak_prominence` of its heat by which every way to a
+    hotter one must fall, the least distance `peak_distance_mm` of two, the distance of mean votes as a share
+    `merge_fraction` of the smaller lesion's radius below which two are one, and the fewest voxels `least_votes` of a
+    lesion.
     """
 
     method: Literal["auto", "components", "watershed", "offsets"] = "auto"
@@ -131,6 +132,7 @@ class SeparationPlan(_Part):
     valley_share: Share = 0.0
     merge_regions: tuple[str, ...] = ()
     peak_heat: Positive = 0.2
+    peak_prominence: Annotated[float, Field(ge=0, lt=1)] = 0.1
     peak_distance_mm: NotNegative = 2.0
     merge_fraction: NotNegative = 0.5
     least_votes: PositiveInt = 2
@@ -166,7 +168,15 @@ class TrainingPlan(_Part):
 _ADDED = {
     "network": ("instance_heads",),
     "inference": ("foreground_threshold",),
-    "separation": ("valley_share", "merge_regions", "peak_heat", "peak_distance_mm", "merge_fraction", "least_votes"),
+    "separation": (
+        "valley_share",
+        "merge_regions",
+        "peak_heat",
+        "peak_prominence",
+        "peak_distance_mm",
+        "merge_fraction",
+        "least_votes",
+    ),
     "training": ("validate_every", "patience", "variation_share"),
     "heads_training": ("validate_every", "patience", "variation_share"),
 }

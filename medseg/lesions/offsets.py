@@ -6,7 +6,8 @@ component stays whole, so no voxel is ever lost. All lengths are millimeters.
 
 References
 ----------
-Cheng et al., Panoptic-DeepLab, CVPR 2020; Wynen et al., ConfLUNet, arXiv 2505.22537 (2025), for lesions.
+Cheng et al., Panoptic-DeepLab, CVPR 2020; Wynen et al., ConfLUNet, arXiv 2505.22537 (2025), for lesions; Soille,
+Morphological Image Analysis, 2003 (h-maxima).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.morphology import reconstruction
 
 from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
@@ -29,6 +31,8 @@ from medseg.lesions.runs import Runs
 __all__ = ["split_by_offsets"]
 
 _CUBE = np.ones((3, 3, 3), dtype=bool)
+_LEAST_HEAT = 1e-6
+_ROUNDING = 1e-9
 _RANK_OF_CONNECTIVITY = {6: 1, 18: 2, 26: 3}
 
 Points = NDArray[np.float64]
@@ -43,7 +47,8 @@ def split_by_offsets(
 ) -> Pieces:
     """Split each component into the lesions whose centers the network sees in it.
 
-    1. Peaks: voxels whose heat is at least `plan.peak_heat` and the highest among their 26 neighbors; of two within
+    1. Peaks: voxels whose heat is at least `plan.peak_heat` and the highest among their 26 neighbors; from which every
+       way to a hotter peak falls by at least the share `plan.peak_prominence` of their heat; of two within
        `plan.peak_distance_mm` the higher stays, of equal ones the one that comes first in R, A, S order.
     2. Each voxel goes to the peak nearest to its vote.
     3. Peaks whose voxels vote for nearly one place (their mean votes lie nearer than `plan.merge_fraction` times the
@@ -167,13 +172,32 @@ class _Votes:
         highest = ndimage.maximum_filter(field, footprint=_CUBE, mode="constant", cval=-np.inf)
         is_top = self._heat[hot] >= highest[tuple(self._voxels[hot].T)]
         tops = hot[is_top]
-        tops = tops[np.argsort(-self._heat[tops], kind="stable")]
+        tops = self._prominent(tops[np.argsort(-self._heat[tops], kind="stable")], field)
         chosen: list[int] = []
         for top in tops.tolist():
             apart = self._positions[chosen] - self._positions[top]
             if (np.linalg.norm(apart, axis=1) >= self._plan.peak_distance_mm).all():
                 chosen.append(top)
         return np.array(chosen, dtype=np.intp)
+
+    def _prominent(self, tops: NDArray[np.intp], field: Points) -> NDArray[np.intp]:
+        """Those of some tops, highest first, that stand out of what lies between them and a higher one.
+
+        A share of the heat is a difference of its logarithm: the tops that remain are its h-maxima (Soille 2003), of
+        each the highest.
+        """
+        if len(tops) < 2:
+            return tops
+        depth = -np.log1p(-self._plan.peak_prominence)
+        height = np.log(np.maximum(field, _LEAST_HEAT))
+        filled = reconstruction(height - depth, height, footprint=_CUBE)  # type: ignore[no-untyped-call]
+        places = tuple(self._voxels[tops].T)
+        stands_out = filled[places] <= height[places] - depth + _ROUNDING
+        highest = ndimage.maximum_filter(filled, footprint=_CUBE, mode="constant", cval=-np.inf)
+        plateaus, _ = ndimage.label(filled >= highest, _CUBE)
+        _, first = np.unique(plateaus[places][stands_out], return_index=True)
+        kept: NDArray[np.intp] = tops[stands_out][np.sort(first)]
+        return kept
 
     def _shared_out(self, peaks: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Owner of each voxel, once peaks that are no lesion of their own have gone; and the peaks that stay."""

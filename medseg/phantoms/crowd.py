@@ -32,7 +32,7 @@ Content = Literal["touching", "isolated", "lobulated", "mixed", "empty"]
 _FINE_MM = 1.0  # thickness of the layers that a slice is averaged from, at most
 _TRIES = 40
 _GAP_VOXELS = 2
-_LEAST_VOXELS = 3
+_LEAST_VOXELS = 8  # of a lesion on the slices; the IoU of a smaller one takes but a few values
 _LEAST_OWN_SHARE = 0.5  # of its own voxels that a lesion keeps where others overlap it
 
 
@@ -55,7 +55,7 @@ class CrowdRequest:
         Whether lesions in contact differ in intensity and have a layer of other tissue between them that is thick and
         dark enough to be seen on the slices (`paint_block`).
     smallest_mm, largest_mm
-        Millimeters, range of the diameters, drawn evenly on a log scale.
+        Millimeters, range of the diameters, drawn evenly.
     masks
         Forms beside the mathematical ones.
     """
@@ -209,7 +209,7 @@ class _Scene:
         for attempt in range(_TRIES):
             shrink = 0.97**attempt
             largest = max(request.largest_mm * shrink, request.smallest_mm)
-            sizes = np.exp(rng.uniform(np.log(request.smallest_mm), np.log(largest), n_members))
+            sizes = rng.uniform(request.smallest_mm, largest, n_members)
             center = rng.uniform(0.0, 1.0, 3) * (np.array(self._fine.shape) - 1) * self._fine.spacing
             group = draw_group(form, sizes.tolist(), request.overlap, request.masks, center, rng)
             if group is not None and self._settle(group):

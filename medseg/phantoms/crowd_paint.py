@@ -18,6 +18,7 @@ BlockKind = Literal["ct", "pet"]
 
 _FWHM_PER_SIGMA = 2.3548200450309493  # 2 sqrt(2 ln 2)
 _SEAM = (0.35, 0.8)  # share of the lesion's contrast that is missing in a seam
+_SEAM_VOXELS = 2.0  # thickness of a seam, in voxels of the slices' plane
 _SEEN = 3.0  # standard deviations of the noise, at least, by which a visible seam differs from the lesion (Rose 1948)
 _SPREAD = 0.2  # share of the contrast by which lesions in contact differ
 
@@ -35,7 +36,7 @@ class _Look:
 
 
 _LOOKS = {
-    "ct": _Look((40.0, 110.0), (30.0, 70.0), texture=4.0, fwhm_mm=1.2, noise=(5.0, 11.0), noise_fwhm_mm=1.5),
+    "ct": _Look((40.0, 110.0), (60.0, 140.0), texture=4.0, fwhm_mm=1.2, noise=(5.0, 11.0), noise_fwhm_mm=1.5),
     "pet": _Look((0.5, 1.2), (2.5, 14.0), texture=0.1, fwhm_mm=6.0, noise=(0.05, 0.1), noise_fwhm_mm=5.0),
 }
 
@@ -66,9 +67,10 @@ def paint_block(
         Source of intensities, texture and noise.
     is_seam_visible
         Whether lesions in contact differ and have a layer of other tissue between them; else they look as one. The
-        layer is a voxel thick in each of the two (along k half a slice), and differs from the lesion by at least three
-        standard deviations of the noise before blur, or where the lesion itself differs less from the tissue, by all of
-        that: what is thinner or fainter would vanish in the scan.
+        layer lies in the larger of the two, as a small lesion would be all seam; it is two voxels thick (along k a
+        slice, about), or a quarter of that lesion's diameter if that is less, at least one voxel. It differs from the
+        lesion by at least three standard deviations of the noise before blur, or where the lesion itself differs less
+        from the tissue, by all of that: what is thinner or fainter would vanish in the scan.
     n_layers
         How many layers of the grid make a slice.
 
@@ -112,15 +114,25 @@ def _contrasts(
 
 
 def _is_seam(owner: NDArray[np.int32], n_layers: int) -> NDArray[np.bool_]:
-    """Voxels of a lesion that have a face in common with a voxel of another one, or are within half a slice of it."""
-    reach = max(1, n_layers // 2)
-    cross = np.zeros((3, 3, 2 * reach + 1), dtype=bool)
-    cross[1, 1, :] = cross[:, 1, reach] = cross[1, :, reach] = True
-    highest = ndimage.maximum_filter(owner, footprint=cross)
-    far = np.where(owner == 0, np.iinfo(np.int32).max, owner)
-    lowest = ndimage.minimum_filter(far, footprint=cross)
-    seam: NDArray[np.bool_] = (owner > 0) & ((highest != owner) | (lowest != owner))
-    return seam
+    """Voxels of a lesion that are near to a smaller one; half a slice along k is as long as a voxel in the plane."""
+    steps = np.array((1.0, 1.0, 1.0 / max(1, n_layers // 2)))
+    reach = np.ceil(_SEAM_VOXELS / steps).astype(int)
+    counts = np.bincount(owner.ravel())
+    is_seam = np.zeros(owner.shape, dtype=bool)
+    for number, box in enumerate(ndimage.find_objects(owner), start=1):
+        if box is None:
+            continue
+        wide = tuple(slice(max(0, part.start - r), part.stop + r) for part, r in zip(box, reach.tolist(), strict=True))
+        own = owner[wide] == number
+        others = np.unique(owner[wide])
+        smaller = [n for n in others.tolist() if n and (counts[n], n) < (counts[number], number)]
+        if not smaller:
+            continue
+        radius = np.cbrt(3 * counts[number] * np.prod(steps) / (4 * np.pi))
+        thickness = np.clip(radius / 2, 1.0, _SEAM_VOXELS)
+        far = ndimage.distance_transform_edt(~np.isin(owner[wide], smaller), sampling=steps)
+        is_seam[wide] |= own & (far <= thickness)
+    return is_seam
 
 
 def _texture(fine: Geometry, rng: np.random.Generator) -> NDArray[np.float32]:

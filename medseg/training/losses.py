@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from monai.losses import DiceCELoss
 from torch import nn
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from medseg.core.plan import Plan
-from medseg.networks.heads import CENTER, OFFSET
+from medseg.networks.heads import CENTER, OFFSET, SEMANTIC
 
 __all__ = ["HeadsLoss", "loss_of", "segmentation_loss"]
 
 _CENTER_WEIGHT = 100.0
+_CENTER_WEIGHT_OF_LESIONS = 10.0  # of the same error, lesion by lesion
 _OFFSET_WEIGHT = 1.0
-_NEAR_CENTER = 0.1  # heat above which a voxel counts more
-_NEAR_CENTER_WEIGHT = 10.0
+_CLASS_WEIGHT_OF_LESIONS = 0.3
 _OFFSET_UNIT_MM = 10.0
 
 
@@ -54,13 +54,14 @@ class HeadsLoss(nn.Module):
     """Segmentation loss, plus squared error of the center heatmap, plus smooth L1 error of the offsets.
 
     The offsets' error is the mean over each lesion, then over lesions, so that a small lesion counts as much as a large
-    one. Where instances are unknown the heads are not trained. Takes heads by name and `draw_sample`'s label of 7
-    channels.
+    one. Such means of the cross entropy and of the heatmap's error are added to those over all voxels, in which a small
+    lesion hardly shows. Where instances are unknown the heads are not trained. Takes heads by name and `draw_sample`'s
+    label of 7 channels.
 
     Parameters
     ----------
     only_heads
-        Leave out the segmentation loss.
+        Leave out the losses of the classes.
 
     References
     ----------
@@ -73,14 +74,27 @@ class HeadsLoss(nn.Module):
 
     def forward(self, heads: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar."""
-        heat, offset, weight, is_known = label[:, 1:2], label[:, 2:5], label[:, 5:6], label[:, 6:7]
-        importance = is_known * (1 + (_NEAR_CENTER_WEIGHT - 1) * (heat > _NEAR_CENTER))
-        center_loss = (importance * (heads[CENTER].float() - heat) ** 2).mean()
-        errors = smooth_l1_loss(
+        classes, heat, offset, weight, is_known = (
+            label[:, :1],
+            label[:, 1:2],
+            label[:, 2:5],
+            label[:, 5:6],
+            label[:, 6:],
+        )
+        n = len(label)
+        center_errors = is_known * (heads[CENTER].float() - heat) ** 2
+        offset_errors = smooth_l1_loss(
             heads[OFFSET].float() / _OFFSET_UNIT_MM, offset / _OFFSET_UNIT_MM, reduction="none", beta=0.1
         )
-        offset_loss = (weight * errors).sum() / len(label)
-        total = _CENTER_WEIGHT * center_loss + _OFFSET_WEIGHT * offset_loss
+        total = (
+            _CENTER_WEIGHT * center_errors.mean()
+            + _CENTER_WEIGHT_OF_LESIONS * (weight * center_errors).sum()
+            + _OFFSET_WEIGHT * (weight * offset_errors).sum()
+        )
         if self.semantic is not None:
-            total = total + self.semantic(heads["semantic"], label[:, :1])
+            logits = heads[SEMANTIC].float()
+            class_errors = cross_entropy(logits, classes[:, 0].long(), reduction="none")[:, None]
+            total = (
+                total + self.semantic(logits, classes) + _CLASS_WEIGHT_OF_LESIONS * (weight * class_errors).sum() / n
+            )
         return total

@@ -27,7 +27,7 @@ def exact_evidence(lesions: np.ndarray, geometry: Geometry, noise_mm: float = 0.
         own = lesions == number
         middle = index[own].mean(axis=0)
         nearest = index[own][np.linalg.norm(index[own] - middle, axis=1).argmin()]
-        sigma = max(1.0, 0.25 * np.cbrt(own.sum() * spacing.prod()) * 0.62)
+        sigma = max(1.0, 0.4 * np.cbrt(own.sum() * spacing.prod()) * 0.62)
         center = np.maximum(center, np.exp(-((index - nearest) ** 2).sum(axis=-1) / (2 * sigma**2)))
         offsets[:, own] = (nearest - index[own]).T
     offsets += np.random.default_rng(seed).normal(0.0, noise_mm, offsets.shape) if noise_mm else 0.0
@@ -38,9 +38,11 @@ def semantic_of(lesions: np.ndarray, geometry: Geometry, evidence: InstanceEvide
     return SemanticMap((lesions > 0).astype(np.uint8), geometry, BINARY_LESION, evidence=evidence)
 
 
-def crowd_maps(seed: int = 2, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> tuple[np.ndarray, Geometry]:
+def crowd_maps(
+    seed: int = 2, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), overlap: tuple[float, float] = (0.0, 0.4)
+) -> tuple[np.ndarray, Geometry]:
     request = CrowdRequest(
-        "touching", extent_mm=(48.0, 48.0, 48.0), spacing_mm=spacing, smallest_mm=8.0, largest_mm=18.0
+        "touching", extent_mm=(48.0, 48.0, 48.0), spacing_mm=spacing, overlap=overlap, smallest_mm=8.0, largest_mm=18.0
     )
     made = make_crowd(request, seed)
     return np.array(made.lesions.array, dtype=np.int64), made.lesions.geometry
@@ -154,7 +156,7 @@ def test_partition_is_the_same_in_a_larger_scan() -> None:
 
 
 def test_evidence_on_a_coarser_grid_is_interpolated() -> None:
-    lesions, geometry = crowd_maps()
+    lesions, geometry = crowd_maps(overlap=(0.0, 0.2))  # centers less than three of its voxels apart are one on it
     fine = exact_evidence(lesions, geometry)
     affine = geometry.affine.copy()
     affine[:3, :3] *= 2
@@ -183,3 +185,23 @@ def test_evidence_of_another_place_is_refused(axis: int, shift_mm: float) -> Non
 def test_evidence_of_another_shape_than_its_grid_is_refused() -> None:
     with pytest.raises(GridMismatch, match="offsets_mm"):
         InstanceEvidence(np.ones((4, 4, 4)), np.ones((3, 4, 4, 5)), Geometry((4, 4, 4), np.eye(4)))
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_ripple_of_the_heat_is_no_second_lesion_and_a_dip_is(axis: int) -> None:
+    lesions = np.zeros((24, 24, 24), dtype=np.int64)
+    lesions[4:20, 8:16, 8:16] = 1
+    lesions = np.moveaxis(lesions, 0, axis)
+    geometry = Geometry(lesions.shape, np.eye(4))
+    along = np.moveaxis(np.indices(lesions.shape)[axis], axis, 0)
+    for dip, n_expected in ((0.0, 1), (0.05, 1), (0.15, 2)):
+        # two peaks, equal or one a little lower, of which each voxel votes for the nearer one
+        profile = np.interp(along, (4, 8, 12, 16, 20), (0.1, 0.8, 0.78 * (1 - dip), 0.78, 0.1))
+        ways = np.where(along < 12, 8, 16) - along
+        offsets = np.zeros((3, *lesions.shape))
+        offsets[axis] = np.moveaxis(ways, 0, axis)
+        others = [a for a in range(3) if a != axis]
+        falloff = np.exp(-sum((np.indices(lesions.shape)[a] - 12) ** 2 for a in others) / 20)
+        evidence = InstanceEvidence(np.moveaxis(profile, 0, axis) * falloff, offsets, geometry)
+        found = separate_lesions(semantic_of(lesions, geometry, evidence), OFFSETS)
+        assert found.n_lesions == n_expected, dip
