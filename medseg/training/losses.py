@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from monai.losses import DiceCELoss
 from torch import nn
-from torch.nn.functional import cross_entropy, smooth_l1_loss
+from torch.nn.functional import smooth_l1_loss
 
 from medseg.core.plan import Plan
-from medseg.networks.heads import CENTER, OFFSET, SEMANTIC
+from medseg.networks.heads import CENTER, OFFSET
 
 __all__ = ["HeadsLoss", "loss_of", "segmentation_loss"]
 
 _CENTER_WEIGHT = 100.0
 _CENTER_WEIGHT_OF_LESIONS = 10.0  # of the same error, lesion by lesion
-_OFFSET_WEIGHT = 1.0
-_CLASS_WEIGHT_OF_LESIONS = 0.3
+_OFFSET_WEIGHT = 2.0
+_OFFSET_BETA_MM = 0.2  # errors above count by their length, those of small lesions too
 _OFFSET_UNIT_MM = 10.0
 
 
@@ -54,14 +54,13 @@ class HeadsLoss(nn.Module):
     """Segmentation loss, plus squared error of the center heatmap, plus smooth L1 error of the offsets.
 
     The offsets' error is the mean over each lesion, then over lesions, so that a small lesion counts as much as a large
-    one. Such means of the cross entropy and of the heatmap's error are added to those over all voxels, in which a small
-    lesion hardly shows. Where instances are unknown the heads are not trained. Takes heads by name and `draw_sample`'s
-    label of 7 channels.
+    one. Such a mean of the heatmap's error is added to that over all voxels, in which a small lesion hardly shows.
+    Where instances are unknown the heads are not trained. Takes heads by name and `draw_sample`'s label of 7 channels.
 
     Parameters
     ----------
     only_heads
-        Leave out the losses of the classes.
+        Leave out the segmentation loss.
 
     References
     ----------
@@ -74,17 +73,14 @@ class HeadsLoss(nn.Module):
 
     def forward(self, heads: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar."""
-        classes, heat, offset, weight, is_known = (
-            label[:, :1],
-            label[:, 1:2],
-            label[:, 2:5],
-            label[:, 5:6],
-            label[:, 6:],
-        )
-        n = len(label)
+        classes, heat, offset, weight, is_known = label.split((1, 1, 3, 1, 1), dim=1)
+        weight = weight / len(label)
         center_errors = is_known * (heads[CENTER].float() - heat) ** 2
         offset_errors = smooth_l1_loss(
-            heads[OFFSET].float() / _OFFSET_UNIT_MM, offset / _OFFSET_UNIT_MM, reduction="none", beta=0.1
+            heads[OFFSET].float() / _OFFSET_UNIT_MM,
+            offset / _OFFSET_UNIT_MM,
+            reduction="none",
+            beta=_OFFSET_BETA_MM / _OFFSET_UNIT_MM,
         )
         total = (
             _CENTER_WEIGHT * center_errors.mean()
@@ -92,9 +88,5 @@ class HeadsLoss(nn.Module):
             + _OFFSET_WEIGHT * (weight * offset_errors).sum()
         )
         if self.semantic is not None:
-            logits = heads[SEMANTIC].float()
-            class_errors = cross_entropy(logits, classes[:, 0].long(), reduction="none")[:, None]
-            total = (
-                total + self.semantic(logits, classes) + _CLASS_WEIGHT_OF_LESIONS * (weight * class_errors).sum() / n
-            )
+            total = total + self.semantic(heads["semantic"], classes)
         return total
