@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CleanErrors", "print_json", "show_notes", "show_progress"]
 
 _UNITS = {"network": "windows", "train": "steps", "hash": "cases", "check": "cases", "tune": "cases"}
+_SECONDS_TO_BEGIN = 0.5
 _SECONDS_BETWEEN_LINES = 10.0
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -158,18 +159,22 @@ class _Lines:
 
     def __init__(self) -> None:
         self._stage = ""
-        self._started = self._told = 0.0
+        self._begun = self._told = 0.0
+        self._from = (0.0, 0)  # when, and with how many units done, the count of time left starts
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._started, self._told = stage, now, now
+            self._stage, self._begun, self._told, self._from = stage, now, now, (now, done)
             typer.echo(stage, err=True)
         elif done == 0:
-            self._started = now
+            self._begun, self._from = now, (now, 0)
+        elif now - self._begun < _SECONDS_TO_BEGIN:
+            self._from = (now, done)  # what is told as done at once was done by an earlier run
         elif done < total and now - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = now
-            left_s = (now - self._started) / done * (total - done)
+            since, before = self._from
+            left_s = (now - since) / max(done - before, 1) * (total - done)
             typer.echo(f"{stage}: {done}/{total} {_unit(stage)}, about {left_s:.0f} s left", err=True)
 
     def remark(self, text: str) -> None:

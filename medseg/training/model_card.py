@@ -72,11 +72,18 @@ def _training_text(plan: Plan) -> str:
         f"{network.norm} normalization. Scans are brought to {plan.orientation} orientation and {grid}; windows "
         f"of {' x '.join(map(str, plan.inference.patch_size))} voxels.\n\n"
         f"{training.steps} steps of {training.batch_size} samples, AdamW, learning rate {training.learning_rate:g}, "
-        f"weight decay {training.weight_decay:g}, Dice and cross-entropy loss, {_variation_text(training)}; "
+        f"weight decay {training.weight_decay:g}, {_loss_text(plan)}, {_variation_text(training)}; "
         f"{100 * training.crop_share:g} % of the samples are cut to random margins, "
         f"{100 * training.phantom_share:g} % are synthetic phantoms with several lesions or none; the weights are the "
         f"moving average over the steps (decay {training.ema_decay:g}). Seed {training.seed}.{_kept_text(training)}"
     )
+
+
+def _loss_text(plan: Plan) -> str:
+    classes = "Dice and cross-entropy loss"
+    if not plan.network.instance_heads or plan.heads_training is not None:
+        return classes
+    return f"{classes}, squared error of the center heatmap and smooth L1 error of the offsets, lesion by lesion"
 
 
 def _variation_text(training: TrainingPlan) -> str:

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -120,6 +121,7 @@ def test_a_long_stage_tells_windows_done_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "_SECONDS_BETWEEN_LINES", 0.05)
+    monkeypatch.setattr(console, "_SECONDS_TO_BEGIN", 0.02)
     with show_progress(quiet=False) as progress:
         assert progress is not None
         progress("network", 0, 100)
@@ -127,6 +129,20 @@ def test_a_long_stage_tells_windows_done_and_time_left(
         progress("network", 25, 100)
         progress("network", 26, 100)
     assert capsys.readouterr().err.splitlines() == ["network", "network: 25/100 windows, about 0 s left"]
+
+
+def test_what_an_earlier_run_did_is_no_speed_of_this_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 0.0, 0.1, 30.0])
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    with show_progress(quiet=False) as progress:
+        assert progress is not None
+        progress("train", 0, 1)
+        progress("train", 0, 1000)
+        progress("train", 500, 1000)
+        progress("train", 530, 1000)
+    assert capsys.readouterr().err.splitlines() == ["train", "train: 530/1000 steps, about 468 s left"]
 
 
 def test_in_a_terminal_bars_go_to_stderr_and_the_result_to_stdout(tmp_path: Path) -> None:
