@@ -73,7 +73,7 @@ class HeadsLoss(nn.Module):
 
     def forward(self, heads: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar."""
-        classes, heat, offset, weight, is_known = label.split((1, 1, 3, 1, 1), dim=1)
+        classes, heat, offset, weight, is_known = torch.split(label, [1, 1, 3, 1, 1], dim=1)
         weight = weight / len(label)
         center_errors = is_known * (heads[CENTER].float() - heat) ** 2
         offset_errors = smooth_l1_loss(
