@@ -119,7 +119,8 @@ class SeparationPlan(_Part):
     radius of the component. With `valley_share` s the watershed's distance is
     multiplied by 1 - s + s times the foreground probability, so that a valley of low probability parts lesions too.
     For "offsets": the least `peak_heat` of a center, the share `peak_prominence` of its heat by which every way to a
-    hotter one must fall, the least distance `peak_distance_mm` of two, the distance of mean votes as a share
+    hotter one must fall, the least distance `peak_distance_mm` of two, the largest distance from a center to the mean
+    vote of its voxels as a share `vote_fraction` of the lesion's radius, the distance of mean votes as a share
     `merge_fraction` of the smaller lesion's radius below which two are one, and the fewest voxels `least_votes` of a
     lesion.
     """
@@ -134,6 +135,7 @@ class SeparationPlan(_Part):
     peak_heat: Positive = 0.2
     peak_prominence: Annotated[float, Field(ge=0, lt=1)] = 0.1
     peak_distance_mm: NotNegative = 2.0
+    vote_fraction: Positive = 1.0
     merge_fraction: NotNegative = 0.5
     least_votes: PositiveInt = 2
 
@@ -174,6 +176,7 @@ _ADDED = {
         "peak_heat",
         "peak_prominence",
         "peak_distance_mm",
+        "vote_fraction",
         "merge_fraction",
         "least_votes",
     ),

@@ -51,8 +51,10 @@ def split_by_offsets(
        way to a hotter peak falls by at least the share `plan.peak_prominence` of their heat; of two within
        `plan.peak_distance_mm` the higher stays, of equal ones the one that comes first in R, A, S order.
     2. Each voxel goes to the peak nearest to its vote.
-    3. Peaks whose voxels vote for nearly one place (their mean votes lie nearer than `plan.merge_fraction` times the
-       smaller one's radius) are one lesion, as is a peak with fewer voxels than `plan.least_votes`; back to 2.
+    3. A peak is no lesion if it has fewer voxels than `plan.least_votes`, or if the mean vote of its voxels lies
+       farther from it than `plan.vote_fraction` times its radius (that of a ball as large). Peaks whose voxels vote for
+       nearly one place (their mean votes lie nearer than `plan.merge_fraction` times the smaller one's radius) are one.
+       One peak goes; back to 2.
     4. A lesion is its largest connected part; other parts go to the neighbor that they share most faces (in mm2) with.
 
     Parameters
@@ -214,7 +216,7 @@ class _Votes:
         return nearest
 
     def _needless(self, owner: NDArray[np.intp], peaks: NDArray[np.intp]) -> int | None:
-        """The peak that is to go first: one with too few votes, else the lower of two that mean one place."""
+        """The peak that is to go first: with too few votes, or not voted for; else the lower of two that are one."""
         counts = np.bincount(owner, minlength=len(peaks))
         if len(peaks) < 2:
             return None
@@ -223,6 +225,9 @@ class _Votes:
             return int(few[-1])  # peaks come by descending heat
         means = np.stack([np.bincount(owner, weights=column) / counts for column in self._votes.T], axis=1)
         radii = np.cbrt(3 * counts * np.prod(self._spacing) / (4 * np.pi))
+        aside = np.linalg.norm(means - self._positions[peaks], axis=1) / np.maximum(radii, self._spacing.min())
+        if aside.max() > self._plan.vote_fraction:
+            return int(aside.argmax())
         apart = np.linalg.norm(means[:, None] - means, axis=2)
         limit = np.maximum(self._plan.merge_fraction * np.minimum(radii[:, None], radii), self._plan.peak_distance_mm)
         share = np.where(np.eye(len(peaks), dtype=bool), np.inf, apart / limit)

@@ -124,7 +124,7 @@ def test_hash_is_the_sha256_of_the_sorted_compact_json_without_fields_added_late
     del document["inference"]["foreground_threshold"]
     for name in ("validate_every", "patience", "variation_share"):
         del document["training"][name]
-    for name in ("valley_share", "merge_regions", "merge_fraction", "least_votes"):
+    for name in ("valley_share", "merge_regions", "vote_fraction", "merge_fraction", "least_votes"):
         del document["separation"][name]
     for name in ("peak_heat", "peak_prominence", "peak_distance_mm"):
         del document["separation"][name]

@@ -205,3 +205,18 @@ def test_a_ripple_of_the_heat_is_no_second_lesion_and_a_dip_is(axis: int) -> Non
         evidence = InstanceEvidence(np.moveaxis(profile, 0, axis) * falloff, offsets, geometry)
         found = separate_lesions(semantic_of(lesions, geometry, evidence), OFFSETS)
         assert found.n_lesions == n_expected, dip
+
+
+def test_a_center_that_its_own_voxels_do_not_vote_for_is_none() -> None:
+    lesions = np.zeros((28, 16, 16), dtype=np.int64)
+    lesions[3:25, 4:12, 4:12] = 1
+    geometry = Geometry(lesions.shape, np.eye(4))
+    x, y, z = np.indices(lesions.shape).astype(float)
+    far = (y - 8) ** 2 + (z - 8) ** 2
+    heat = np.maximum(np.exp(-((x - 10) ** 2 + far) / 18), 0.6 * np.exp(-((x - 22) ** 2 + far) / 6))
+    for votes_for_second, n_expected in ((False, 1), (True, 2)):
+        to = np.where((x > 18) & votes_for_second, 22, 10)
+        evidence = InstanceEvidence(heat, np.stack([to - x, 8 - y, 8 - z]), geometry)
+        found = separate_lesions(semantic_of(lesions, geometry, evidence), OFFSETS)
+        assert found.n_lesions == n_expected
+        assert np.array_equal(found.array > 0, lesions > 0)
