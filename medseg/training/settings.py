@@ -21,7 +21,7 @@ _THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _H_FACTORS = (1.0, 0.5, 2.0, 3.0)
 _H_FRACTIONS = (0.1, 0.2, 0.3)
 _PEAK_HEATS = (0.1, 0.2, 0.3, 0.5)
-_MERGE_FRACTIONS = (0.25, 0.5, 1.0)
+_VOTE_FRACTIONS = (0.75, 1.0, 1.5)
 _SHARE_BELOW = 0.1  # of the reference lesions
 _VOLUME_SERIES = (1.0, 2.0, 5.0)
 _PEAK_SERIES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
@@ -39,7 +39,7 @@ class Settings(BaseModel):
     h_min_mm: float
     h_fraction: float
     peak_heat: float
-    merge_fraction: float
+    vote_fraction: float
 
     @classmethod
     def of(cls, plan: Plan) -> Settings:
@@ -87,7 +87,7 @@ class Space:
 
     def settings(self) -> list[Settings]:
         """All combinations; the first is the plan's own."""
-        names = ("method", "h_min_mm", "h_fraction", "peak_heat", "merge_fraction")
+        names = ("method", "h_min_mm", "h_fraction", "peak_heat", "vote_fraction")
         return [
             Settings(
                 foreground_threshold=threshold,
@@ -133,8 +133,8 @@ def _separations(plan: Plan) -> tuple[SeparationPlan, ...]:
     has_heads = plan.network.instance_heads
     found = [own]
     if own.method == "offsets" or (is_auto and has_heads):
-        for heat, fraction in product(_PEAK_HEATS, _MERGE_FRACTIONS):
-            found.append(own.model_copy(update={"peak_heat": heat, "merge_fraction": fraction}))
+        for heat, fraction in product(_PEAK_HEATS, _VOTE_FRACTIONS):
+            found.append(own.model_copy(update={"peak_heat": heat, "vote_fraction": fraction}))
     if own.method == "watershed" or is_auto:
         method = "watershed" if has_heads else own.method
         for factor, fraction in product(_H_FACTORS, sorted({own.h_fraction, *_H_FRACTIONS})):
