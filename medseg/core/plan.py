@@ -76,13 +76,17 @@ class ChannelPlan(_Part):
 class NetworkPlan(_Part):
     """The 3-D U-Net: filters a level, strides between levels, residual units, normalization, dropout.
 
-    `kind` "unet" halves the grid before its first level's features, "segresnet" keeps full resolution there.
-    `residual_units` is one number for all levels; "segresnet" also takes one a level of the contracting path. With
+    `kind` "unet" halves the grid before its first level's features, "segresnet" keeps full resolution there, and so do
+    nnU-Net's "plain_conv_unet" and "residual_encoder_unet", to whose networks weights go over by name.
+    `residual_units` is one number for all levels; all but "unet" also take one a level of the contracting path. With
     several `members`, as many networks are trained from different seeds and their logits averaged. With
     `instance_heads` the network also says where lesions have their centers and how far each voxel is from its own.
+    For nnU-Net's kinds alone: `kernels`, sides of the convolutions at each level (() for 3 everywhere);
+    `decoder_units`, convolutions a level of the expanding path, from the coarsest up; `residual_units` are those of
+    the contracting path, each a convolution ("plain_conv_unet") or a residual block.
     """
 
-    kind: Literal["unet", "segresnet"] = "unet"
+    kind: Literal["unet", "segresnet", "plain_conv_unet", "residual_encoder_unet"] = "unet"
     filters: tuple[PositiveInt, ...] = (16, 32, 64, 128)
     strides: tuple[PositiveInt | Triple, ...] = (2, 2, 2)
     residual_units: PositiveInt | tuple[PositiveInt, ...] = 2
@@ -90,13 +94,21 @@ class NetworkPlan(_Part):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     members: PositiveInt = 1
     instance_heads: bool = False
+    kernels: tuple[PositiveInt | Triple, ...] = ()
+    decoder_units: PositiveInt | tuple[PositiveInt, ...] = 2
+
+    @property
+    def is_nnunet(self) -> bool:
+        """Whether the network is one of nnU-Net's."""
+        return self.kind in ("plain_conv_unet", "residual_encoder_unet")
 
 
 class InferencePlan(_Part):
     """How windows are laid over a scan: patch in voxels, overlap 0..1, blend, windows a batch, mirrored axes.
 
-    Where a scan is smaller than the patch, the window shrinks to it, rounded up to what the network divides by. What
-    the network marks counts only where the first channel reaches `least_peak`, in its stored unit, somewhere in it.
+    Where a scan is smaller than the patch, the window shrinks to it, rounded up to what the network divides by; for
+    nnU-Net's networks the scan is padded. What the network marks counts only where the first channel reaches
+    `least_peak`, in its stored unit, somewhere in it.
     A voxel is marked where the probability of anything but background exceeds `foreground_threshold`, and its class is
     the likeliest one; without a threshold the likeliest of all, background among them, wins.
     """
@@ -168,7 +180,7 @@ class TrainingPlan(_Part):
 
 
 _ADDED = {
-    "network": ("instance_heads",),
+    "network": ("instance_heads", "kernels", "decoder_units"),
     "inference": ("foreground_threshold",),
     "separation": (
         "valley_share",

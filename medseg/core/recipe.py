@@ -214,7 +214,7 @@ def recipe_of(plan: Plan) -> Recipe:
         windows=WindowPlan(
             patch_size=inference.patch_size,
             overlap=inference.overlap,
-            shrinks=True,
+            shrinks=not plan.network.is_nnunet,  # its instance norms need several voxels at the coarsest level
             divisor=smallest_divisor(plan.network),
             blend=inference.blend,
             per_batch=inference.windows_per_batch,

@@ -6,18 +6,28 @@ from typing import Any
 
 from medseg.core.plan import Plan
 
-__all__ = ["IMPORTS", "decision_step", "sliding_window_inferer"]
+__all__ = ["IMPORTS", "NETWORK_KEYS", "decision_step", "sliding_window_inferer"]
 
 IMPORTS = ("$import copy", "$import glob", "$import monai", "$import torch", "$import torch.fx")
 """What the expressions of every configuration need."""
 
+NETWORK_KEYS = (
+    *("topology", "unit", "units", "block", "blocks", "forward", "unet", "traced"),  # of nnU-Net's networks
+    *("members", "mean", "graph", "network_def"),
+)
+"""Entries of a configuration that the network is made of, where they are there."""
+
 
 def sliding_window_inferer(plan: Plan) -> str:
-    """An inferer as an expression: MONAI's own has one window for all scans, here it shrinks to a smaller scan."""
+    """An inferer as an expression: MONAI's own has one window for all scans, here it shrinks to a smaller scan.
+
+    nnU-Net's networks, whose norms need several voxels at the coarsest level, have one window for all.
+    """
     inference = plan.inference
+    shrunk = "[min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)]"
     return (
         "$lambda inputs, network, *args, **kwargs: monai.inferers.sliding_window_inference("
-        "inputs, [min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)], "
+        f"inputs, {'@patch_size' if plan.network.is_nnunet else shrunk}, "
         f"{inference.windows_per_batch}, network, overlap={inference.overlap!r}, mode={inference.blend!r})"
     )
 

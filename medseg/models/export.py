@@ -32,6 +32,7 @@ from medseg.models.bundle import (
 )
 from medseg.models.config_parts import IMPORTS, decision_step, sliding_window_inferer
 from medseg.models.lesions_config import lesions_config
+from medseg.models.nnunet_config import NNUNET_IMPORTS, NNUNET_MEMBER, nnunet_parts
 from medseg.models.workflow_configs import LOGGING, SEGMENT_CONFIG, evaluate_config, train_config
 from medseg.networks.build import monai_network
 from medseg.networks.heads import HEAD_PREFIX
@@ -155,7 +156,7 @@ def metadata(
 def inference_config(plan: Plan) -> dict[str, Any]:
     """What `configs/inference.json` holds: the plan in the words of MONAI's bundle language."""
     return {
-        "imports": list(IMPORTS),
+        "imports": [*IMPORTS, *(NNUNET_IMPORTS if plan.network.is_nnunet else ())],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         "dataset_dir": "$@bundle_root + '/data'",
@@ -209,12 +210,14 @@ def _handlers() -> list[dict[str, Any]]:
 
 def _network(plan: Plan) -> dict[str, Any]:
     """The network; several members as an expression, because MONAI has no module that averages."""
-    members = [monai_network(plan) for _ in range(plan.network.members)]
+    parts = nnunet_parts(plan)
+    members: list[Any] = [NNUNET_MEMBER if parts else monai_network(plan) for _ in range(plan.network.members)]
     if len(members) == 1:
-        return {"network_def": members[0]}
+        return {**parts, "network_def": members[0]}
     mean = "lambda self, image: sum(member(image) for member in self) / len(self)"
     whole = "{'is_leaf_module': lambda self, module, name: True}"
     return {
+        **parts,
         "members": members,
         "mean": f"$type('MeanOfNetworks', (torch.nn.ModuleList,), {{'forward': {mean}}})(@members)",
         # as a graph with a source of its own (a copy's is found by TorchScript); the weights keep their names

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg.core.plan import Plan
-from medseg.models.config_parts import IMPORTS, decision_step
+from medseg.models.config_parts import IMPORTS, NETWORK_KEYS, decision_step
 
 __all__ = ["LOGGING", "SEGMENT_CONFIG", "evaluate_config", "train_config"]
 
@@ -67,7 +67,7 @@ def train_config(plan: Plan, inference: Mapping[str, Any]) -> dict[str, Any]:
         What its `inference.json` holds, see `medseg.models.export.inference_config`.
     """
     shared = {key: inference[key] for key in ("bundle_root", "device", "network", "patch_size", "divisor")}
-    shared |= {key: inference[key] for key in ("members", "mean", "graph", "network_def") if key in inference}
+    shared |= {key: inference[key] for key in NETWORK_KEYS if key in inference}
     return {
         "imports": [*inference["imports"], "$import os"],
         **shared,

@@ -1,4 +1,4 @@
-"""nnU-Net's U-Nets for inference: plain, with a residual encoder, or residual throughout; in two or three dimensions.
+"""nnU-Net's U-Nets: plain, with a residual encoder, or residual throughout; in two or three dimensions.
 
 Own modules whose parameters carry the names of `dynamic_network_architectures`, so that its weights load by name.
 They give the logits of the highest resolution only, and let go of each skip connection as soon as it has been used.
@@ -67,6 +67,8 @@ class NnunetArchitecture:
         Features inside a bottleneck block, one a stage; empty for basic blocks.
     stem_features
         Features of the residual encoder's first convolution; None for those of the first stage.
+    has_all_heads
+        Whether the heads of the lower resolutions are there, which only training with deep supervision looks at.
     """
 
     kind: Literal["plain", "residual_encoder", "residual"]
@@ -85,6 +87,7 @@ class NnunetArchitecture:
     activates_first: bool = False
     bottlenecks: tuple[int, ...] = ()
     stem_features: int | None = None
+    has_all_heads: bool = True
 
     @property
     def n_dimensions(self) -> int:
@@ -107,7 +110,7 @@ class NnunetNetwork(nn.Module):
     @property
     def head(self) -> nn.Module:
         """The last 1x1 convolution, from features to logits."""
-        return self.decoder.seg_layers[-1]
+        return self.decoder.head
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """(B, F, I, J, K) what the head sees of an image (B, C, I, J, K)."""
@@ -278,7 +281,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Up one stage at a time; `seg_layers` holds the heads of all stages, of which only the last is used."""
+    """Up one stage at a time; `seg_layers` holds the heads of the stages by number, of which only the last is used."""
 
     def __init__(self, architecture: NnunetArchitecture) -> None:
         super().__init__()
@@ -293,7 +296,13 @@ class _Decoder(nn.Module):
             heads.append(_CONVOLUTIONS[n_dimensions](n_out, architecture.n_outputs, 1))
         self.stages = nn.ModuleList(stages)
         self.transpconvs = nn.ModuleList(transposed)
-        self.seg_layers = nn.ModuleList(heads)
+        first = 0 if architecture.has_all_heads else len(heads) - 1
+        self.seg_layers = nn.ModuleDict({str(number): heads[number] for number in range(first, len(heads))})
+
+    @property
+    def head(self) -> nn.Module:
+        """The head of the highest resolution."""
+        return self.seg_layers[str(len(self.stages) - 1)]
 
     def forward(self, skips: list[torch.Tensor]) -> torch.Tensor:
         features = skips.pop()

@@ -11,7 +11,12 @@ from medseg.training.scores import CaseScore, CrossValidation
 __all__ = ["model_card", "with_section"]
 
 _POOR_DICE = 0.7
-_NETWORK_NAMES = {"unet": "3-D U-Net", "segresnet": "3-D U-Net of pre-activation residual blocks (SegResNet)"}
+_NETWORK_NAMES = {
+    "unet": "3-D U-Net",
+    "segresnet": "3-D U-Net of pre-activation residual blocks (SegResNet)",
+    "plain_conv_unet": "3-D U-Net of nnU-Net's (PlainConvUNet)",
+    "residual_encoder_unet": "3-D U-Net of nnU-Net's with a residual encoder (ResidualEncoderUNet)",
+}
 
 
 def model_card(
@@ -118,6 +123,10 @@ def _kept_text(training: TrainingPlan) -> str:
 
 def _units(plan: Plan) -> str:
     units = plan.network.residual_units
+    if plan.network.is_nnunet:
+        what = "convolutions" if plan.network.kind == "plain_conv_unet" else "residual blocks"
+        shown = units if isinstance(units, int) else ", ".join(map(str, units))
+        return f"{shown} {what} a level on the way down"
     if isinstance(units, int):
         return f"{units} residual units a level"
     return f"{', '.join(map(str, units))} residual blocks on the way down"

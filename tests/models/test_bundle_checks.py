@@ -43,12 +43,18 @@ def make(name: str, folder: Path) -> Path:
     if not name.startswith("just_trained"):
         return SHIPPED[0].parent / name
     plan = tiny_plan(steps=2, patch_size=(16, 16, 16))
-    changes = {"instance_heads": True} if name.endswith("heads") else {"members": 2}
+    changes = NETWORKS[name]
     plan = plan.model_copy(update={"network": plan.network.model_copy(update=changes)})
     return train(write_data_set(folder / "data"), folder / "bundle", plan=plan, device="cpu")
 
 
-NAMES = [*(path.name for path in SHIPPED), "just_trained", "just_trained_with_heads"]
+NETWORKS = {
+    "just_trained": {"members": 2},
+    "just_trained_with_heads": {"instance_heads": True},
+    "just_trained_plain_conv_unet": {"kind": "plain_conv_unet", "kernels": (3, (1, 3, 3), 3), "members": 2},
+    "just_trained_residual_encoder_unet": {"kind": "residual_encoder_unet", "strides": ((1, 2, 2), 2)},
+}
+NAMES = [*(path.name for path in SHIPPED), *NETWORKS]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -40,6 +40,17 @@ def test_ensemble_is_the_mean_of_its_members(kind: str) -> None:
         ({**SEGRESNET, "strides": (2, (2, 2, 1))}, "halves the grid at each level"),
         ({**SEGRESNET, "residual_units": (1, 2)}, "3 levels need as many residual_units"),
         ({"residual_units": (1, 2, 1)}, "one number of residual_units"),
+        ({"kind": "plain_conv_unet", "residual_units": (1, 2)}, "3 levels need as many residual_units"),
+        ({"kind": "plain_conv_unet", "decoder_units": (1, 2, 2)}, "2 levels need as many decoder_units"),
+        (
+            {"kind": "plain_conv_unet", "kernels": (3, 3)},
+            r"3 levels need as many kernels, with odd sides; got \(3, 3\)",
+        ),
+        ({"kind": "plain_conv_unet", "kernels": (3, 3, (2, 3, 3))}, "with odd sides"),
+        ({"kind": "plain_conv_unet", "filters": (8,), "strides": ()}, "two levels or more"),
+        ({"kind": "residual_encoder_unet", "instance_heads": True}, "has no instance_heads"),
+        ({"kind": "residual_encoder_unet", "dropout": 0.1}, "has no dropout"),
+        ({"kind": "plain_conv_unet", "strides": (4, 4)}, "one voxel at the coarsest level"),
     ],
 )
 def test_what_a_kind_of_network_cannot_be_is_refused(network: dict[str, object], said: str) -> None:
