@@ -24,7 +24,21 @@ from medseg.cli.training_options import (
 __all__ = ["finetune"]
 
 _Given = Annotated[
-    str, typer.Argument(metavar="BUNDLE", show_default=False, help="Bundle to start from: a shipped name or a folder.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="Model to start from: name of a shipped bundle, a bundle's folder, or an nnU-Net model folder.",
+    ),
+]
+_Fold = Annotated[
+    str | None,
+    typer.Option(
+        "--fold",
+        metavar="K",
+        help="Fold of an nnU-Net model to start from, a number or all [default: its first].",
+        show_default=False,
+    ),
 ]
 _NewOutput = Annotated[
     bool, typer.Option("--new-output", help="Other classes than the bundle's: the output layer starts anew.")
@@ -40,6 +54,7 @@ def finetune(
     given: _Given,
     manifest: Manifest,
     output: BundleFolder,
+    fold: _Fold = None,
     new_output: _NewOutput = False,
     data_root: DataRoot = None,
     work_dir: WorkDir = None,
@@ -57,15 +72,16 @@ def finetune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a bundle's network on with other cases.
+    """Train a model's network on with other cases.
 
     The result is a bundle of its own. Grid, intensities and windows stay as they
     are; channels must be the same, and so must classes unless --new-output is
-    given.
+    given. An nnU-Net model folder serves as well as a bundle.
 
     \b
     Example:
       medseg finetune sarcoma_pet my_lesions.json -o bundles/my_lesions --steps 200
+      medseg finetune nnUNetTrainer__nnUNetPlans__3d_fullres my_lesions.json -o bundles/my_lesions --fold 0
     """  # noqa: D301
     from medseg.training.finetune import finetune as train_on
     from medseg.training.planner import Budget
@@ -75,6 +91,7 @@ def finetune(
             given,
             manifest,
             output,
+            fold=fold,
             new_output=new_output,
             data_root=data_root,
             work_dir=work_dir,

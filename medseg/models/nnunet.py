@@ -25,7 +25,7 @@ from medseg.networks.checkpoint import load_weights
 from medseg.networks.nnunet import NnunetNetwork, SliceBySlice
 from medseg.networks.nnunet_checkpoint import NnunetCheckpoint, read_nnunet_checkpoint
 
-__all__ = ["find_nnunet_folder", "previous_stage_folder", "read_nnunet"]
+__all__ = ["find_nnunet_folder", "fold_names", "previous_stage_folder", "read_nnunet"]
 
 _PLANS, _DATASET, _CHECKPOINT = "plans.json", "dataset.json", "checkpoint_final.pth"
 _DEPTH = 3  # results / dataset / model, as nnU-Net nests them
@@ -129,6 +129,17 @@ def previous_stage_folder(folder: Path) -> Path | None:
             f"beside it as {before.name}"
         )
     return before
+
+
+def fold_names(folder: Path) -> list[str]:
+    """The folds that are used where none is chosen: all numbers in order, or else "all".
+
+    Raises
+    ------
+    InvalidBundle
+        If there is none.
+    """
+    return [path.parent.name.removeprefix("fold_") for path in _checkpoints(folder, None)]
 
 
 def _named_configuration(folder: Path) -> str:

@@ -1,8 +1,7 @@
-"""Training on from a bundle's weights, on other cases."""
+"""Training on from a model's weights, on other cases."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,13 +11,12 @@ from medseg.core.plan import Plan
 from medseg.errors import ChannelMismatch, OutputExists, TrainingError
 from medseg.inference.device import resolve_device
 from medseg.io.manifest import DataManifest
-from medseg.models.bundle import PLAN_PATH, Bundle, read_bundle
-from medseg.models.own_network import own_network
-from medseg.models.shipped import find_model
+from medseg.models.bundle import PLAN_PATH
 from medseg.networks.build import build_network
 from medseg.training.planner import Budget
 from medseg.training.preparation import plan_of, read_training_data
 from medseg.training.rules import choose_phantom_share
+from medseg.training.start import Start, named_classes, read_model, start_of
 from medseg.training.train import checked_aim, ready_job, write_trained
 
 __all__ = ["finetune"]
@@ -31,6 +29,7 @@ def finetune(
     manifest: str | Path,
     bundle: str | Path,
     *,
+    fold: int | str | None = None,
     new_output: bool = False,
     data_root: str | Path | None = None,
     work_dir: str | Path | None = None,
@@ -47,15 +46,18 @@ def finetune(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Train a bundle's network on with the cases of a manifest, and write it as a bundle of its own.
+    """Train a model's network on with the cases of a manifest, and write it as a bundle of its own.
 
     Grid, intensities, network, windows and separation stay the bundle's; the name and the classes are the manifest's.
-    Cross-validation is honest only for cases that the bundle itself was not trained on.
+    Of an nnU-Net model, network, grid, intensities, patch and mirrored axes are taken over.
+    Cross-validation is honest only for cases that the model itself was not trained on.
 
     Parameters
     ----------
     given
-        A bundle of medseg's own, by name or path; it is left as it is.
+        A bundle of medseg's own, by name or path; or an nnU-Net v2 model folder. It is left as it is.
+    fold
+        Number (or "all") of the fold of an nnU-Net model; None for the first that it has.
     manifest, bundle, data_root, work_dir, device, resume, cross_validate, budget, aim, overwrite, progress
         As `medseg.train` takes them.
     new_output
@@ -70,7 +72,11 @@ def finetune(
     Raises
     ------
     ChannelMismatch
-        If the manifest's channels are not those of the bundle.
+        If the manifest's channels are not those of the model.
+    UnsupportedModel
+        If a plan cannot say what an nnU-Net model is.
+    UsageError
+        If a fold is asked for that is not there.
     TrainingError
         If its classes are others and `new_output` is False, or training cannot start or go on.
     InvalidManifest, HashMismatch, OutputExists
@@ -80,38 +86,41 @@ def finetune(
     wanted_aim = checked_aim(aim, cross_validate=cross_validate)
     if (bundle / PLAN_PATH).exists() and not overwrite:
         raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
-    source = read_bundle(find_model(given))
+    model = read_model(given, fold)
     with monitor.stage("read"):
         data = read_training_data(manifest, data_root)
     with monitor.stage("plan"):
+        source = start_of(model, data)
         plan = _plan(source, data.manifest, new_output=new_output, learning_rate=learning_rate)
         planned = plan_of(data, plan, budget or Budget(), device)
         changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
         work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
-        start = _start(source, plan)
-        job = ready_job(planned, data, changes, work, resolve_device(device), resume, monitor, start)
+        for remark in source.remarks:
+            monitor.remark(remark)
+        weights = _start(source, plan)
+        job = ready_job(planned, data, changes, work, resolve_device(device), resume, monitor, weights)
     validation, point = job.cross_validation(wanted_aim) if cross_validate else (None, None)
-    weights, n_cases = job.final()
+    trained, n_cases = job.final()
     with monitor.stage("write"):
-        write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation, source.plan.name, point)
+        write_trained(bundle, job.plan, trained, data.manifest, n_cases, validation, source.name, point)
     return bundle
 
 
-def _plan(source: Bundle, data: DataManifest, *, new_output: bool, learning_rate: float | None) -> Plan:
-    """The bundle's plan for other cases, once it is clear that they go together."""
+def _plan(source: Start, data: DataManifest, *, new_output: bool, learning_rate: float | None) -> Plan:
+    """The model's plan for other cases, once it is clear that they go together."""
     own = source.plan
     expected = [f"{channel.modality} in {channel.units} units" for channel in own.channels]
     got = [f"{channel.modality} in {channel.units} units" for channel in data.channels]
     if expected != got:
         raise ChannelMismatch(
-            f"{source.folder}: the network takes {len(expected)} channel(s) ({'; '.join(expected)}), manifest "
+            f"{source.path}: the network takes {len(expected)} channel(s) ({'; '.join(expected)}), manifest "
             f"{data.name} has {len(got)} ({'; '.join(got)}); list the channels in the network's "
             "order, or train a network anew"
         )
-    if dict(own.labels.classes) != dict(data.labels) and not new_output:
+    if source.classes != dict(data.labels) and not new_output:
         raise TrainingError(
-            f"{source.folder}: the network knows the classes {_named(own.labels.classes)}, manifest {data.name} has "
-            f"{_named(data.labels)}; with --new-output the layers that follow from the classes start anew"
+            f"{source.path}: the network knows {source.outputs}, manifest {data.name} has "
+            f"{named_classes(data.labels)}; with --new-output the layers that follow from the classes start anew"
         )
     rate = learning_rate if learning_rate is not None else own.training.learning_rate * _LEARNING_RATE_SHARE
     share = min(own.training.phantom_share, choose_phantom_share(data)[0])
@@ -120,21 +129,18 @@ def _plan(source: Bundle, data: DataManifest, *, new_output: bool, learning_rate
     return Plan.from_json(own.model_copy(update=changes).to_json(), source=f"plan for {data.name}")
 
 
-def _named(classes: Mapping[int, str]) -> str:
-    return ", ".join(f"{number} = {name}" for number, name in classes.items())
-
-
-def _start(source: Bundle, plan: Plan) -> dict[str, torch.Tensor]:
-    """The bundle's weights; where classes are others, fresh ones for the layers whose shape is another.
+def _start(source: Start, plan: Plan) -> dict[str, torch.Tensor]:
+    """The model's weights; where classes are others, fresh ones for the layers whose shape is another.
 
     A network with as many other classes keeps no output layer either: its channels mean something else.
     """
-    weights = own_network(source).state_dict()
-    if dict(source.plan.labels.classes) == dict(plan.labels.classes):
-        return dict(weights)
+    if source.classes == dict(plan.labels.classes):
+        return dict(source.weights)
     torch.manual_seed(plan.training.seed)
     fresh = build_network(plan).state_dict()
     # which layers follow from the number of classes shows in a network of one class more
     wider_labels = plan.labels.model_copy(update={"classes": {**plan.labels.classes, plan.labels.highest + 1: "other"}})
     wider = build_network(plan.model_copy(update={"labels": wider_labels})).state_dict()
-    return {name: tensor if wider[name].shape != tensor.shape else weights[name] for name, tensor in fresh.items()}
+    return {
+        name: tensor if wider[name].shape != tensor.shape else source.weights[name] for name, tensor in fresh.items()
+    }
