@@ -2,7 +2,10 @@
 
     python benchmarks/accuracy_nnunet.py MODELS --nnunet ENVIRONMENT_WITH_NNUNET/bin [--presets plain ...]
         [--scan FILE ...] [--folds 0 ...] [--mirror] [--step-size 0.5] [--precision exact] [--json OUT.json]
+    python benchmarks/accuracy_nnunet.py --bundle BUNDLE --scan FILE ... --nnunet ENVIRONMENT_WITH_NNUNET/bin [...]
 
+With `--bundle`, a medseg bundle is exported as an nnU-Net folder first: "differing" is then nnU-Net against medseg on
+that folder, "bundle_differing" nnU-Net against the bundle itself, which resamples and lays windows by medseg's rules.
 MODELS is what `make_nnunet_models.py` wrote. Without `--scan`, each preset's own unseen scan is used. nnU-Net runs as
 `nnUNetv2_predict_from_modelfolder -device cpu` in its own environment; both use the same folds, step and mirroring.
 """
@@ -139,10 +142,25 @@ def compare(model: Path, scan: list[Path], arguments: argparse.Namespace) -> dic
     }
 
 
+def compare_exported(bundle: Path, scan: list[Path], arguments: argparse.Namespace) -> dict[str, Any]:
+    """A bundle as an nnU-Net folder, through both; and the bundle itself."""
+    from medseg.models.bundle import read_bundle
+    from medseg.models.nnunet_export import export_nnunet
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = export_nnunet(read_bundle(bundle), Path(scratch) / "exported" / "model")
+        (Path(scratch) / "nnunet").mkdir()
+        row = compare(folder, scan, arguments)
+        theirs, _ = nnunet_labels(arguments.nnunet, folder, scan, arguments, Path(scratch) / "nnunet")
+    ours, _ = medseg_labels(bundle, scan, arguments)
+    return {**row, "model": bundle.name, "bundle_differing": int((theirs != ours).sum())}
+
+
 def main() -> None:
     """Compare every model folder asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="?")
+    parser.add_argument("--bundle", type=Path, help="a medseg bundle, in place of MODELS")
     parser.add_argument("--nnunet", type=Path, help="folder with nnUNetv2_predict_from_modelfolder")
     parser.add_argument("--presets", nargs="+")
     parser.add_argument("--scan", type=Path, nargs="+")
@@ -157,7 +175,12 @@ def main() -> None:
         segment_one(arguments.one)
         return
     rows = []
-    presets = arguments.presets or sorted(path.parent.parent.name for path in arguments.models.glob("*/*/plans.json"))
+    presets = arguments.presets or []
+    if arguments.bundle:
+        rows.append(compare_exported(arguments.bundle, arguments.scan, arguments))
+        print(json.dumps(rows[-1]), flush=True)
+    elif not presets:
+        presets = sorted(path.parent.parent.name for path in arguments.models.glob("*/*/plans.json"))
     for preset in dict.fromkeys(presets):
         scan = arguments.scan or sorted((arguments.models / "scans" / preset).iterdir())
         for model in sorted(path.parent for path in (arguments.models / preset).glob("*/plans.json")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -99,29 +99,60 @@ def trust(
     typer.echo(f"{path}: trusted while its SHA-256 is {pin_model(path)} ({trust_file()})")
 
 
+_Format = Annotated[
+    Literal["data", "nnunet"],
+    typer.Option(
+        "--format", help="data: recipe.json, networks.json and safetensors; nnunet: an nnU-Net v2 model folder."
+    ),
+]
+
+
 @model_app.command()
 def export(
     model: _Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)],
+    format: _Format = "data",  # noqa: A002 (the option's name)
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model as plain data: recipe.json, networks.json and safetensors, without optimizer or doubled weights.
+    """Write a model as plain data, without optimizer or doubled weights; or as an nnU-Net model folder.
 
-    The folder is a model like any other: `medseg segment --model FOLDER`.
+    The folder is a model like any other: `medseg segment --model FOLDER`. With `--format nnunet`, which takes bundles
+    whose network is one of nnU-Net's, `nnUNetv2_predict_from_modelfolder -m FOLDER` runs it too.
 
     \b
     Example:
       medseg model export sarcoma_pet -o sarcoma_export
+      medseg model export bundles/my_lesions --format nnunet -o my_lesions_nnunet
     """  # noqa: D301
     from medseg.errors import OutputExists
-    from medseg.models.exported import EXPORT_FILE, export_model
-    from medseg.models.load import load_model
+    from medseg.models.exported import EXPORT_FILE
+    from medseg.models.nnunet_export import NNUNET_PLANS_FILE
 
-    if (output / EXPORT_FILE).exists() and not overwrite:
+    if any((output / name).exists() for name in (EXPORT_FILE, NNUNET_PLANS_FILE)) and not overwrite:
         raise OutputExists(f"{output}: an exported model is there already; --overwrite replaces it")
-    export_model(load_model(model), output)
+    notes = _export_data(model, output) if format == "data" else _export_nnunet(model, output)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     typer.echo(f"Written to {output}: {size / 2**20:.1f} MiB")
+    for note in notes:
+        typer.echo(f"Note: {note}", err=True)
+
+
+def _export_data(model: str, output: Path) -> list[str]:
+    from medseg.models.exported import export_model
+    from medseg.models.load import load_model
+
+    export_model(load_model(model), output)
+    return []
+
+
+def _export_nnunet(model: str, output: Path) -> list[str]:
+    from medseg.models.bundle import read_bundle
+    from medseg.models.nnunet_export import export_nnunet, notes_for_nnunet
+    from medseg.models.shipped import find_model
+
+    bundle = read_bundle(find_model(model))
+    export_nnunet(bundle, output)
+    return notes_for_nnunet(bundle.plan)
 
 
 def _lines(described: dict[str, Any]) -> list[str]:

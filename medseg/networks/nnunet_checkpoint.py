@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 
 from medseg.errors import InvalidBundle
 
-__all__ = ["NnunetCheckpoint", "distinct_weights", "read_nnunet_checkpoint"]
+__all__ = ["NnunetCheckpoint", "distinct_weights", "read_nnunet_checkpoint", "write_nnunet_checkpoint"]
 
 _WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -94,3 +94,44 @@ def _unwrapped(name: str) -> str:
     for wrapper in _WRAPPERS * 2:
         name = name.removeprefix(wrapper)
     return name
+
+
+def write_nnunet_checkpoint(
+    path: Path, weights: Mapping[str, torch.Tensor], *, arguments: Mapping[str, Any], mirror_axes: Sequence[int]
+) -> None:
+    """Write weights as a checkpoint that nnU-Net predicts with; there is no optimizer in it to go on training with.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made.
+    weights
+        Name to tensor, each tensor once.
+    arguments
+        What nnU-Net's trainer was made with: plans, configuration, fold, dataset_json.
+    mirror_axes
+        Axes that may be mirrored at test time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "network_weights": _with_second_names(weights),
+        "optimizer_state": {},
+        "grad_scaler_state": None,
+        "logging": {},
+        "_best_ema": None,
+        "current_epoch": 0,
+        "init_args": dict(arguments),
+        "trainer_name": "nnUNetTrainer",
+        "inference_allowed_mirroring_axes": tuple(mirror_axes) or None,
+    }
+    torch.save(content, path)
+
+
+def _with_second_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights under every name that nnU-Net's modules know them by; the tensors are stored once."""
+    named = {name: tensor.contiguous() for name, tensor in weights.items()}
+    for number, part in enumerate(("conv", "norm")):
+        for name in list(named):
+            if f".{part}." in name:
+                named[name.replace(f".{part}.", f".all_modules.{number}.")] = named[name]
+    return named | {f"decoder.{name}": tensor for name, tensor in named.items() if name.startswith("encoder.")}
