@@ -112,6 +112,11 @@ def _what_nnunet_cannot(plan: Plan) -> list[str]:
         reasons.append(f"its grid is {plan.orientation}; nnU-Net's readers turn scans to R, A and S only")
     if plan.inference.least_peak is not None:
         reasons.append(f"regions below a peak of {plan.inference.least_peak:g} are left out (inference.least_peak)")
+    if plan.inference.foreground_threshold is not None:
+        reasons.append(
+            f"it marks from a foreground probability of {plan.inference.foreground_threshold:g} on "
+            "(inference.foreground_threshold); in nnU-Net the likeliest class wins"
+        )
     for channel in plan.channels:
         if channel.intensity.transform != "none":
             reasons.append(

@@ -11,6 +11,8 @@ from medseg.models.trust import trust_file
 from tests.cli.commands import assert_one_clear_error, run, run_well
 from tests.models.bundles import write_bundle
 from tests.models.test_monai_bundle import own_bundle
+from tests.nnunet_folders import dataset, model_folder
+from tests.training.cases import write_data_set
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +37,25 @@ def test_commands_show_check_trust_and_export(tmp_path: Path) -> None:
     assert run("model", "export", plain, "-o", tmp_path / "e").exit_code == 2
     run_well("model", "export", plain, "-o", tmp_path / "e", "--overwrite")
     assert "(monai)" in run_well("model", "info", tmp_path / "e").stdout
+
+
+def test_an_nnunet_model_is_trained_on_from_and_exported_again(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    content = json.loads(manifest.read_text()) | {"channels": [{"name": "CT", "modality": "CT", "units": "stored"}]}
+    manifest.write_text(json.dumps(content))
+    described = dataset(labels={"background": 0, "tumor": 1})
+    given = model_folder(tmp_path / "given", folds=(0, 2), dataset_json=described)
+    bundle, folder = tmp_path / "bundle", tmp_path / "folder"
+    done = run_well("finetune", given, manifest, "-o", bundle, "--fold", "2", "--steps", "1")
+    assert "start = Dataset999_Test 3d_fullres fold 2: plain_conv_unet of 3 levels, grid SAR" in done.stderr
+    assert "(medseg)" in run_well("model", "info", bundle).stdout
+    done = run_well("model", "export", bundle, "--format", "nnunet", "-o", folder)
+    assert "nnU-Net marks classes" in done.stderr
+    assert "(nnunet)" in run_well("model", "info", folder).stdout
+    run_well("segment", tmp_path / "data" / "case_0" / "image.nii.gz", "--model", folder, "-o", tmp_path / "out", "-q")
+    assert run("model", "export", bundle, "--format", "nnunet", "-o", folder).exit_code == 2
+    refused = run("model", "export", "sarcoma_pet", "--format", "nnunet", "-o", tmp_path / "other")
+    assert_one_clear_error(refused, 1, "MONAI's (segresnet)", "goes through a sqrt")
 
 
 def test_segment_takes_a_bundle_and_trusts_it_only_when_told(tmp_path: Path, scan_file: Path) -> None:

@@ -139,6 +139,7 @@ SQRT = IntensityPlan(low=0.0, high=25.0, transform="sqrt")
         (changed(network={**tiny_plan().network.model_dump(), "instance_heads": True}), "it has instance heads"),
         (planned(orientation="LPS"), "its grid is LPS; nnU-Net's readers turn scans to R, A and S only"),
         (changed(inference={"least_peak": 1.0}), "regions below a peak of 1 are left out"),
+        (changed(inference={"foreground_threshold": 0.3}), "from a foreground probability of 0.3 on"),
         (planned(intensity=SQRT), "channel PET goes through a sqrt"),
         (changed(labels=LabelScheme(classes={2: "tumor"})), r"its class numbers are \[2\]"),
         (changed(labels=LabelScheme(classes={1: "ignore"})), r"named \['ignore'\]"),
