@@ -13,7 +13,16 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from medseg.core.labels import LabelScheme
 from medseg.core.volume import Units
@@ -47,6 +56,9 @@ class IntensityPlan(_Part):
     """How stored intensities become network input: clip to [low, high], transform, then (x - shift) / scale.
 
     `transform` "sqrt" takes the square root after clipping at `low` >= 0: PET uptake spans two orders of magnitude.
+    `standardize` comes before all else: the scan's own mean and standard deviation become 0 and 1, those of all voxels
+    ("scan") or of those that are not 0 ("nonzero"; zeros stay 0). It is for modalities without a unit, as MR; `low`
+    and `high` are then standard deviations. It stands in JSON only where it is not "none".
     """
 
     low: float
@@ -54,6 +66,7 @@ class IntensityPlan(_Part):
     transform: Literal["none", "sqrt"] = "none"
     shift: float = 0.0
     scale: Positive = 1.0
+    standardize: Literal["none", "scan", "nonzero"] = "none"
 
     @model_validator(mode="after")
     def _clips_to_an_interval(self) -> Self:
@@ -62,6 +75,13 @@ class IntensityPlan(_Part):
         if self.transform == "sqrt" and self.low < 0:
             raise ValueError(f"the square root needs low of at least 0; got {self.low:g}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = handler(self)
+        if self.standardize == "none":  # so that plans and recipes from before the field keep their hashes
+            del document["standardize"]
+        return document
 
 
 class ChannelPlan(_Part):

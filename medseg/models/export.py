@@ -267,7 +267,11 @@ def _intensity_steps(plan: Plan) -> list[dict[str, Any]]:
         return [{"_target_": "medseg.transforms.preprocess.MapIntensityd", "keys": "image", "plans": plans}]
     intensity: IntensityPlan = plan.channels[0].intensity
     window = {"a_min": intensity.low, "a_max": intensity.high, "b_min": intensity.low, "b_max": intensity.high}
-    steps: list[dict[str, Any]] = [{"_target_": "ScaleIntensityRanged", "keys": "image", **window, "clip": True}]
+    steps: list[dict[str, Any]] = []
+    if intensity.standardize != "none":
+        own = {"nonzero": intensity.standardize == "nonzero", "channel_wise": True}
+        steps.append({"_target_": "NormalizeIntensityd", "keys": "image", **own})
+    steps.append({"_target_": "ScaleIntensityRanged", "keys": "image", **window, "clip": True})
     if intensity.transform == "sqrt":
         steps.append({"_target_": "Lambdad", "keys": "image", "func": "$torch.sqrt"})
     if (intensity.shift, intensity.scale) != (0.0, 1.0):

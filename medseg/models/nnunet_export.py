@@ -18,6 +18,7 @@ from medseg.errors import OutputExists, UnsupportedModel
 from medseg.io.atomic import atomic_folder
 from medseg.io.json_files import write_json
 from medseg.models.bundle import Bundle
+from medseg.models.nnunet_start import UNCLIPPED_STD
 from medseg.models.own_network import own_weights
 from medseg.networks.nnunet import NnunetArchitecture
 from medseg.networks.nnunet_checkpoint import write_nnunet_checkpoint
@@ -123,6 +124,10 @@ def _what_nnunet_cannot(plan: Plan) -> list[str]:
                 f"channel {channel.name} goes through a {channel.intensity.transform}; nnU-Net's normalizations clip, "
                 "shift and scale"
             )
+        elif _is_changed_after(channel.intensity):
+            reasons.append(
+                f"channel {channel.name} is standardized and then clipped, shifted or scaled; nnU-Net's z-scores stay"
+            )
     numbers, names = list(plan.labels.classes), list(plan.labels.classes.values())
     if numbers != list(range(1, len(numbers) + 1)):
         reasons.append(f"its class numbers are {numbers}; nnU-Net wants 1, 2, 3, ...")
@@ -169,6 +174,16 @@ def nnunet_plans(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _scheme(intensity: IntensityPlan) -> str:
+    return "CTNormalization" if intensity.standardize == "none" else "ZScoreNormalization"
+
+
+def _is_changed_after(intensity: IntensityPlan) -> bool:
+    """Whether standardized intensities are then clipped, shifted or scaled, which nnU-Net does not."""
+    unchanged = IntensityPlan(low=-UNCLIPPED_STD, high=UNCLIPPED_STD, standardize=intensity.standardize)
+    return intensity.standardize != "none" and intensity != unchanged
+
+
 def _intensities(intensity: IntensityPlan) -> dict[str, float]:
     """Numbers of CTNormalization; those that it does not look at are the nearest that is known."""
     return {
@@ -197,8 +212,8 @@ def _configuration(plan: Plan, spacing: list[float]) -> dict[str, Any]:
         "patch_size": list(plan.inference.patch_size),
         "median_image_size_in_voxels": [float(side) for side in plan.inference.patch_size],
         "spacing": spacing,
-        "normalization_schemes": ["CTNormalization"] * len(plan.channels),
-        "use_mask_for_norm": [False] * len(plan.channels),
+        "normalization_schemes": [_scheme(channel.intensity) for channel in plan.channels],
+        "use_mask_for_norm": [channel.intensity.standardize == "nonzero" for channel in plan.channels],
         **resampling,
         "architecture": _architecture(nnunet_architecture(plan.network, len(plan.channels), n_outputs)),
         "batch_dice": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -15,7 +16,10 @@ from medseg.models.nnunet import fold_names, read_nnunet
 from medseg.networks.nnunet import NnunetNetwork
 from medseg.networks.nnunet_plan import network_plan_of
 
-__all__ = ["NnunetStart", "read_nnunet_start"]
+__all__ = ["UNCLIPPED_STD", "NnunetStart", "read_nnunet_start"]
+
+UNCLIPPED_STD = 1000.0
+"""Standard deviations from the mean that no voxel of a scan has: a bound in a plan that clips nothing."""
 
 _LEAST_STD = 1e-8  # as nnU-Net divides
 _OPPOSITE = {"L": "R", "P": "A", "I": "S"}
@@ -69,10 +73,14 @@ class NnunetStart:
         return ()
 
     def _intensity(self, number: int, channel: NnunetChannel) -> IntensityPlan:
+        if channel.scheme == "zscore":
+            how: Literal["nonzero", "scan"] = "nonzero" if channel.is_masked else "scan"
+            return IntensityPlan(low=-UNCLIPPED_STD, high=UNCLIPPED_STD, standardize=how)
         if channel.scheme != "ct":
             raise UnsupportedModel(
                 f"{self.name}: channel {self.recipe.channels[number].name} is normalized by nnU-Net's "
-                f"{channel.scheme} scheme, which a plan cannot say; it can say CTNormalization"
+                f"{channel.scheme} scheme, which a plan cannot say; it can say CTNormalization and "
+                "ZScoreNormalization"
             )
         return IntensityPlan(
             low=channel.percentile_00_5,

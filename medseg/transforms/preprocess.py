@@ -21,11 +21,14 @@ RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 class MapIntensityd(MapTransform):
-    """`map_intensity` for each channel of a tensor (C, I, J, K) in a dictionary."""
+    """`map_intensity` for each channel of a tensor (C, I, J, K) in a dictionary.
 
-    def __init__(self, keys: KeysCollection, plans: Sequence[IntensityPlan]) -> None:
+    `plans` holds one mapping a channel, or, as in a bundle's configuration, what its JSON says.
+    """
+
+    def __init__(self, keys: KeysCollection, plans: Sequence[IntensityPlan | Mapping[str, Any]]) -> None:
         super().__init__(keys)
-        self.plans = tuple(plans)
+        self.plans = tuple(IntensityPlan.model_validate(plan) for plan in plans)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The dictionary with every key mapped."""

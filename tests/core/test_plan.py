@@ -21,6 +21,7 @@ from medseg.core.plan import (
     SeparationPlan,
     TrainingPlan,
 )
+from medseg.core.recipe import recipe_of
 from medseg.errors import InvalidPlan
 
 PLAN = Plan(
@@ -131,6 +132,17 @@ def test_hash_is_the_sha256_of_the_sorted_compact_json_without_fields_added_late
         del document["separation"][name]
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
     assert PLAN.sha256 == hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def test_standardizing_stands_in_json_and_counts_in_the_hash_only_where_it_is_asked_for():
+    document = json.loads(PLAN.to_json())
+    assert "standardize" not in document["channels"][0]["intensity"]
+    assert "standardize" not in json.dumps(recipe_of(PLAN).model_dump(mode="json"))
+    document["channels"][0]["intensity"]["standardize"] = "nonzero"
+    changed = Plan.from_json(json.dumps(document))
+    assert changed.sha256 != PLAN.sha256
+    assert recipe_of(changed).sha256 != recipe_of(PLAN).sha256
+    assert Plan.from_json(changed.to_json()) == changed
 
 
 def test_hash_does_not_depend_on_key_order_or_layout_or_int_for_float():

@@ -15,9 +15,11 @@ from monai.bundle import ConfigParser
 
 import medseg
 from medseg.core.plan import IntensityPlan, Plan, with_changes
+from medseg.core.recipe import recipe_of
 from medseg.models.bundle import HEADS_PATH
 from medseg.models.export import inference_config, metadata, write_bundle
 from medseg.networks.build import build_network
+from medseg.transforms.prepare import prepare
 from tests.plans import tiny_plan
 
 THRESHOLD: dict[str, object] = {"foreground_threshold": 0.55}
@@ -188,6 +190,16 @@ def test_metadata_has_what_the_newest_schema_asks_for() -> None:
     prediction = found["network_data_format"]["outputs"]["pred"]
     assert prediction["num_channels"] == 2
     assert prediction["channel_def"] == {"0": "background", "1": "tumor"}
+
+
+@pytest.mark.parametrize("how", ["scan", "nonzero"])
+def test_plain_monai_standardizes_as_medseg_does(tmp_path: Path, how: str) -> None:
+    plan = tiny_plan(intensity=IntensityPlan(low=-2.0, high=2.0, standardize=how, scale=0.5), spacing_mm=None)
+    volume = medseg.load_volume(medseg.read_scan(write_scan(tmp_path / "scan.nii.gz")), units="suv")
+    ours = prepare(volume, recipe_of(plan).preparation).image
+    content = {**inference_config(plan), "dataset_dir": str(tmp_path)}
+    theirs = ConfigParser(content).get_parsed_content("dataset")[0]["image"]
+    np.testing.assert_allclose(np.asarray(theirs), ours, atol=1e-5)
 
 
 def test_configs_are_plain_json_and_name_only_monais_own_classes() -> None:

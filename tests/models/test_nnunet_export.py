@@ -21,7 +21,7 @@ from medseg.models.bundle import read_bundle
 from medseg.models.export import write_bundle
 from medseg.models.nnunet import read_nnunet
 from medseg.models.nnunet_export import export_nnunet, notes_for_nnunet
-from medseg.models.nnunet_start import read_nnunet_start
+from medseg.models.nnunet_start import UNCLIPPED_STD, read_nnunet_start
 from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
 from tests.plans import tiny_plan
@@ -106,6 +106,19 @@ def test_the_folder_gives_the_bundles_map(tmp_path: Path, network: dict[str, Any
     assert start.recipe.labels == plan.labels
 
 
+@pytest.mark.parametrize("how", ["scan", "nonzero"])
+def test_standardized_channels_are_z_scores(tmp_path: Path, how: str) -> None:
+    unclipped = IntensityPlan(low=-UNCLIPPED_STD, high=UNCLIPPED_STD, standardize=how)
+    plan = planned(intensity=unclipped, orientation="SAR")
+    bundle = write_model(tmp_path / "bundle", plan)
+    folder = export_nnunet(read_bundle(bundle), tmp_path / "nnunet")
+    assert read_nnunet_start(folder).intensities == (unclipped,)
+    scan = write_scan(tmp_path / "scan.nii.gz", plan)
+    of_bundle = labels_of(bundle, scan)
+    assert 0.02 < of_bundle.mean() < 0.98
+    assert (of_bundle != labels_of(folder, scan)).mean() < 1e-3  # sums over the scan are rounded otherwise
+
+
 def test_members_become_folds(tmp_path: Path) -> None:
     plan = planned({**RESIDUAL, "members": 3})
     bundle = write_model(tmp_path / "bundle", plan)
@@ -141,6 +154,7 @@ SQRT = IntensityPlan(low=0.0, high=25.0, transform="sqrt")
         (changed(inference={"least_peak": 1.0}), "regions below a peak of 1 are left out"),
         (changed(inference={"foreground_threshold": 0.3}), "from a foreground probability of 0.3 on"),
         (planned(intensity=SQRT), "channel PET goes through a sqrt"),
+        (planned(intensity=IntensityPlan(low=-3, high=3, standardize="scan")), "is standardized and then clipped"),
         (changed(labels=LabelScheme(classes={2: "tumor"})), r"its class numbers are \[2\]"),
         (changed(labels=LabelScheme(classes={1: "ignore"})), r"named \['ignore'\]"),
     ],

@@ -142,6 +142,23 @@ def test_grid_intensities_and_windows_are_nnunets(tmp_path: Path, manifest: Path
     assert (plan["inference"]["patch_size"], plan["inference"]["overlap"]) == ([16, 16, 24], 0.5)
 
 
+@pytest.mark.parametrize(("is_masked", "how"), [(True, "nonzero"), (False, "scan")])
+def test_z_scores_are_taken_over_and_other_schemes_refused(
+    tmp_path: Path, manifest: Path, is_masked: bool, how: str
+) -> None:
+    described = plans()
+    entry = configuration(3, normalization_schemes=["ZScoreNormalization"], use_mask_for_norm=[is_masked])
+    described["configurations"]["3d_fullres"] = entry
+    given = model_folder(tmp_path / "model", plans_json=described, dataset_json=dataset(**LABELS))
+    bundle = finetune(given, manifest, tmp_path / "out", **HARDLY)
+    intensity = json.loads((bundle / "configs" / "plan.json").read_text())["channels"][0]["intensity"]
+    assert (intensity["standardize"], intensity["shift"], intensity["scale"]) == (how, 0.0, 1.0)
+    entry["normalization_schemes"] = ["RescaleTo01Normalization"]
+    given = model_folder(tmp_path / "other", plans_json=described, dataset_json=dataset(**LABELS))
+    with pytest.raises(UnsupportedModel, match="channel CT is normalized by nnU-Net's rescale_01 scheme"):
+        finetune(given, manifest, tmp_path / "out2", **HARDLY)
+
+
 def test_other_classes_and_regions_need_a_new_output(tmp_path: Path, manifest: Path) -> None:
     given = folder(tmp_path / "model", dataset_json=dataset(labels={"background": 0, "node": 1}))
     with pytest.raises(TrainingError, match=r"knows the classes 1 = node, manifest blocks has 1 = tumor.*--new-output"):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.transforms import NormalizeIntensity
 
 from medseg.core.geometry import Geometry
 from medseg.core.plan import IntensityPlan
+from medseg.core.steps import NnunetChannel
 from medseg.core.volume import Volume
 from medseg.transforms.border import geometry_of
 from medseg.transforms.intensity import map_intensity
-from medseg.transforms.preprocess import network_input
+from medseg.transforms.prepare_nnunet import normalized_as_nnunet
+from medseg.transforms.preprocess import MapIntensityd, network_input
 from tests.plans import tiny_plan
 
 
@@ -27,6 +30,37 @@ from tests.plans import tiny_plan
 def test_intensities_are_clipped_transformed_shifted_and_scaled(plan: IntensityPlan, expected: list[float]) -> None:
     values = torch.tensor([-5.0, 0.0, 4.0, 100.0])
     torch.testing.assert_close(map_intensity(values, plan), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("how", ["scan", "nonzero"])
+def test_intensities_are_standardized_by_the_scan_as_monai_and_nnunet_do(how: str) -> None:
+    values = torch.randn((1, 6, 7, 8), generator=torch.Generator().manual_seed(0)) * 40 + 300
+    values[:, :2] = 0.0
+    plan = IntensityPlan(low=-1000, high=1000, standardize=how)
+    ours = map_intensity(values[0], plan)
+    monai = NormalizeIntensity(nonzero=how == "nonzero", channel_wise=True)(values)[0]
+    torch.testing.assert_close(ours, monai)
+    inside = values[0].numpy() != 0
+    masked = NnunetChannel(scheme="zscore", is_masked=how == "nonzero")
+    nnunet = normalized_as_nnunet(values[0].numpy(), masked, inside)
+    np.testing.assert_allclose(ours.numpy(), nnunet, atol=1e-5)
+    assert (ours[:2] == 0).all() == (how == "nonzero")
+
+
+def test_standardized_intensities_are_then_clipped_and_an_even_scan_stays_finite() -> None:
+    values = torch.tensor([1.0, 1.0, 1.0, 5.0])
+    plan = IntensityPlan(low=-1, high=1, standardize="scan", scale=0.5)
+    torch.testing.assert_close(map_intensity(values, plan)[3], torch.tensor(2.0))
+    for even in (torch.full((4,), 7.0), torch.zeros(4)):
+        for how in ("scan", "nonzero"):
+            assert map_intensity(even, plan.model_copy(update={"standardize": how})).tolist() == [0.0] * 4
+
+
+def test_a_bundles_configuration_gives_mappings_as_json() -> None:
+    plans = [IntensityPlan(low=0, high=1), IntensityPlan(low=0, high=9, standardize="scan")]
+    image = torch.rand((2, 4, 4, 4), generator=torch.Generator().manual_seed(0)) * 20
+    given = MapIntensityd(["image"], [plan.model_dump(mode="json") for plan in plans])({"image": image})["image"]
+    assert torch.equal(given, MapIntensityd(["image"], plans)({"image": image})["image"])
 
 
 def test_network_grid_has_the_plans_orientation_and_spacing() -> None:
