@@ -17,7 +17,7 @@ from medseg.models.trust import is_trusted, model_sha256
 
 __all__ = ["check_model", "describe_model"]
 
-_LARGEST_SIDE = 64  # of the window that a check runs
+_LARGEST_SIDE = 64  # of the window that a check runs, where the network takes that
 
 
 def describe_model(model: str | Path, *, trust: bool | None = None) -> dict[str, Any]:
@@ -111,7 +111,8 @@ def small_window(recipe: Recipe) -> tuple[int, int, int]:
 
 
 def _shrunk(side: int, divisor: int) -> int:
-    return min(side, max(_LARGEST_SIDE // divisor, 1) * divisor)
+    # two voxels at the coarsest level: an instance norm cannot take one
+    return min(side, max(_LARGEST_SIDE // divisor, 2) * divisor)
 
 
 def _n_previous(loaded: LoadedModel) -> int:
