@@ -145,6 +145,8 @@ def nnunet_dataset(plan: Plan) -> dict[str, Any]:
         "description": f"exported by medseg {version('medseg')} from the bundle {plan.name}",
         "channel_names": {str(number): channel.name for number, channel in enumerate(plan.channels)},
         "labels": {"background": 0, **{name: number for number, name in plan.labels.classes.items()}},
+        # for medseg, which brings a scan to the unit; nnU-Net does not look at it
+        "medseg": {"channels": [{"modality": channel.modality, "units": channel.units} for channel in plan.channels]},
         "numTraining": 0,
         "file_ending": ".nii.gz",
     }

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from medseg.core.recipe import ChannelSpec, OutputPlan, Recipe, WindowPlan
 from medseg.core.steps import (
     AppendPreviousStage,
@@ -73,7 +75,7 @@ def recipe_of_nnunet(
         return Recipe(
             name=name,
             family="nnunet",
-            channels=tuple(ChannelSpec(name=channel) for channel in channel_names(dataset, source)),
+            channels=_channels(dataset, source),
             labels=labels.scheme,
             preparation=_preparation(plans, configuration, labels, source),
             windows=WindowPlan(
@@ -104,6 +106,20 @@ def channel_names(dataset: Mapping[str, Any], source: Path) -> list[str]:
     if not isinstance(named, Mapping) or not named:
         raise InvalidBundle(f"{source.parent / 'dataset.json'}: no channel_names there")
     return [str(named[number]) for number in sorted(named, key=int)]
+
+
+def _channels(dataset: Mapping[str, Any], source: Path) -> tuple[ChannelSpec, ...]:
+    """The channels; modality and unit are known where medseg exported the model, and said so under its own key."""
+    names = channel_names(dataset, source)
+    own = dataset.get("medseg")
+    if own is None:
+        return tuple(ChannelSpec(name=name) for name in names)
+    try:
+        return tuple(ChannelSpec(name=name, **said) for name, said in zip(names, own["channels"], strict=True))
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        raise InvalidBundle(
+            f"{source.parent / 'dataset.json'}: what medseg says of the channels is malformed: {error}"
+        ) from error
 
 
 def _preparation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 import medseg
 from medseg.core.labels import LabelScheme
 from medseg.core.plan import IntensityPlan, Plan
-from medseg.errors import OutputExists, UnsupportedModel
+from medseg.errors import InvalidBundle, OutputExists, UnsupportedModel
 from medseg.inference.options import RunOptions
 from medseg.models.bundle import read_bundle
 from medseg.models.export import write_bundle
@@ -174,10 +175,21 @@ def test_every_reason_is_named_at_once(tmp_path: Path) -> None:
         export_nnunet(read_bundle(find_model("sarcoma_pet")), tmp_path / "nnunet")
 
 
-def test_units_that_nnunet_does_not_know_are_told() -> None:
+def test_units_that_nnunet_does_not_know_are_told_and_medseg_keeps_them(tmp_path: Path) -> None:
     notes = notes_for_nnunet(tiny_plan())
     assert notes[0].startswith("channel PET must be in SUV")
     assert len(notes_for_nnunet(planned())) == 1
+    plan = planned()
+    channels = tuple(channel.model_copy(update={"units": "suv"}) for channel in plan.channels)
+    bundle = write_model(tmp_path / "bundle", plan.model_copy(update={"channels": channels}))
+    folder = export_nnunet(read_bundle(bundle), tmp_path / "nnunet")
+    (channel,) = read_nnunet(folder)[1].channels
+    assert (channel.name, channel.modality, channel.units) == ("PET", "PT", "suv")
+    content = json.loads((folder / "dataset.json").read_text())
+    content["medseg"]["channels"][0]["units"] = "furlongs"
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InvalidBundle, match="what medseg says of the channels is malformed"):
+        read_nnunet(folder)
 
 
 @pytest.mark.slow
