@@ -16,7 +16,7 @@ from medseg.models.nnunet import fold_names, read_nnunet
 from medseg.networks.nnunet import NnunetNetwork
 from medseg.networks.nnunet_plan import network_plan_of
 
-__all__ = ["UNCLIPPED_STD", "NnunetStart", "read_nnunet_start"]
+__all__ = ["NnunetStart", "UNCLIPPED_STD", "read_nnunet_start"]
 
 UNCLIPPED_STD = 1000.0
 """Standard deviations from the mean that no voxel of a scan has: a bound in a plan that clips nothing."""
