@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["cost_of"]
 
-_EVERY_S = 0.4
+_EVERY_S = 0.2
 
 
 def cost_of(command: list[str], environment: dict[str, str], log: Path) -> dict[str, float]:
@@ -47,12 +47,15 @@ def cost_of(command: list[str], environment: dict[str, str], log: Path) -> dict[
     return {
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "wall_s": time.perf_counter() - start,
-        "peak_mib": max(peak.mib, usage.ru_maxrss / 1024),
+        "peak_mib": peak.mib,
     }
 
 
 class _Peak(threading.Thread):
-    """Samples the memory of a process and its descendants; shorter moments than its interval may be missed."""
+    """Samples the memory of a process and its descendants; of the descendants, shorter moments may be missed.
+
+    What `wait4` tells of a process is of no use: it counts the memory of the process that started it, too.
+    """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -63,7 +66,8 @@ class _Peak(threading.Thread):
     def run(self) -> None:
         """Sample until stopped."""
         while not self._done.wait(_EVERY_S):
-            self.mib = max(self.mib, sum(_share_kib(pid) for pid in _tree(self._pid)) / 1024)
+            of_tree = sum(_share_kib(pid) for pid in _tree(self._pid))
+            self.mib = max(self.mib, of_tree / 1024, _highest_kib(self._pid) / 1024)
 
     def stop(self) -> None:
         """End the sampling."""
@@ -91,6 +95,17 @@ def _share_kib(pid: int) -> int:
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+def _highest_kib(pid: int) -> int:
+    """Most resident memory that a process has had so far."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
                 return int(line.split()[1])
     except OSError:
         pass
