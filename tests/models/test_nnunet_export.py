@@ -28,6 +28,7 @@ from medseg.networks.build import build_network
 from tests.plans import tiny_plan
 
 CT = IntensityPlan(low=-50.0, high=300.0, shift=100.0, scale=50.0)
+Z_SCORE = IntensityPlan(low=-UNCLIPPED_STD, high=UNCLIPPED_STD, standardize="nonzero")
 PLAIN = {
     "kind": "plain_conv_unet",
     "filters": (4, 6, 8),
@@ -195,11 +196,13 @@ def test_units_that_nnunet_does_not_know_are_told_and_medseg_keeps_them(tmp_path
 @pytest.mark.slow
 @pytest.mark.skipif("MEDSEG_NNUNET_PYTHON" not in os.environ, reason="MEDSEG_NNUNET_PYTHON: a Python with nnunetv2")
 @pytest.mark.parametrize("network", [PLAIN, {**RESIDUAL, "members": 2}], ids=["plain", "residual"])
-@pytest.mark.parametrize(("orientation", "spacing"), [("RAS", 1.7), ("ASR", 2.0)])
+@pytest.mark.parametrize(
+    ("orientation", "spacing", "intensity"), [("RAS", 1.7, CT), ("ASR", 2.0, CT), ("SAR", 1.7, Z_SCORE)]
+)
 def test_nnunet_gives_what_medseg_gives_for_the_folder(
-    tmp_path: Path, network: dict[str, Any], orientation: str, spacing: float
+    tmp_path: Path, network: dict[str, Any], orientation: str, spacing: float, intensity: IntensityPlan
 ) -> None:
-    plan = planned(network, orientation=orientation, mirror_axes=(0, 1))
+    plan = planned(network, orientation=orientation, mirror_axes=(0, 1), intensity=intensity)
     folder = export_nnunet(read_bundle(write_model(tmp_path / "bundle", plan)), tmp_path / "nnunet")
     (tmp_path / "in").mkdir()
     scan = write_scan(tmp_path / "in" / "case_0000.nii.gz", plan, "PIR", spacing)
