@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -83,7 +83,7 @@ def recipe_of_nnunet(
                 overlap=0.5,
                 rule="nnunet",
                 blend="gaussian",
-                mirror_axes=tuple(int(axis) + is_2d for axis in mirror_axes),
+                mirror_axes=_mirrored(mirror_axes, is_2d, source),
                 accumulates_half=True,
             ),
             output=OutputPlan(
@@ -193,6 +193,15 @@ def _normalizations(
             )
         )
     return tuple(channels)
+
+
+def _mirrored(axes: Sequence[int], is_2d: bool, source: Path) -> tuple[Literal[0, 1, 2], ...]:
+    """Axes of the volume; those of a slice come after its own."""
+    n = 2 if is_2d else 3
+    if any(axis not in range(n) for axis in axes):
+        raise InvalidBundle(f"{source}: the checkpoint mirrors axes {tuple(axes)} of a network of {n} dimensions")
+    found: tuple[Literal[0, 1, 2], ...] = tuple(int(axis) + is_2d for axis in axes)  # type: ignore[misc]
+    return found
 
 
 _CT_NUMBERS = ("mean", "std", "percentile_00_5", "percentile_99_5")

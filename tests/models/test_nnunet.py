@@ -239,6 +239,11 @@ def test_what_is_not_supported_is_named(tmp_path: Path, changes: dict[str, Any],
         read_nnunet(folder)
 
 
+def test_a_mirrored_axis_that_the_network_has_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidBundle, match=r"mirrors axes \(0, 3\) of a network of 3 dimensions"):
+        read_nnunet(model_folder(tmp_path, mirror_axes=(0, 3)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
