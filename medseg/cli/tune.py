@@ -38,7 +38,7 @@ def tune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose thresholds, least size and separation of a bundle to meet an aim.
+    """Choose threshold, least size and separation to meet an aim.
 
     They are chosen on what the networks of its cross-validation made of cases
     that they were not trained on; no network runs. The plan, the configurations
