@@ -92,20 +92,19 @@ def _tree(root: int) -> list[int]:
 
 def _share_kib(pid: int) -> int:
     """Proportional set size: own pages and the share of those that others map too."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return 0
+    return _kib(f"/proc/{pid}/smaps_rollup", "Pss:")
 
 
 def _highest_kib(pid: int) -> int:
     """Most resident memory that a process has had so far."""
+    return _kib(f"/proc/{pid}/status", "VmHWM:")
+
+
+def _kib(path: str, name: str) -> int:
+    """A line of a file of the system's; 0 once the process has gone."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+        for line in Path(path).read_text().splitlines():
+            if line.startswith(name):
                 return int(line.split()[1])
     except OSError:
         pass

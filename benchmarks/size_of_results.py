@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from balls import box_of_ball, is_in_ball
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from scipy.ndimage import zoom
@@ -130,14 +131,11 @@ def balls() -> NDArray[np.uint16]:
     while number < N_LESIONS:
         reach = rng.uniform(3.0, 8.0) / np.array(SPACING_MM)
         center = rng.uniform(reach + 2, np.array(SHAPE) - reach - 3)
-        low, high = np.floor(center - reach).astype(int) - 1, np.ceil(center + reach).astype(int) + 2
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        box = box_of_ball(center, reach)
         if lesions[box].any():
             continue
         number += 1
-        axes = np.ogrid[box]
-        inside = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, center, reach, strict=True)) <= 1.0
-        lesions[box][inside] = number
+        lesions[box][is_in_ball(box, center, reach)] = number
     return lesions
 
 

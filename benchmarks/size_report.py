@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from balls import box_of_ball, is_in_ball
 from scipy.ndimage import zoom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -51,11 +52,8 @@ def balls(geometry: Geometry) -> np.ndarray:
     for number, place in enumerate(grid, start=1):
         center = place * geometry.shape
         reach = (5.0 + number / 2.0) / np.array(geometry.spacing)
-        low, high = np.floor(center - reach).astype(int), np.ceil(center + reach).astype(int) + 1
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        axes = np.ogrid[box]
-        inside = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, center, reach, strict=True)) <= 1.0
-        lesions[box][inside] = number
+        box = box_of_ball(center, reach)
+        lesions[box][is_in_ball(box, center, reach)] = number
     return lesions
 
 

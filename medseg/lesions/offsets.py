@@ -186,20 +186,24 @@ class _Votes:
         """Those of some tops, highest first, that stand out of what lies between them and a higher one.
 
         A share of the heat is a difference of its logarithm: the tops that remain are its h-maxima (Soille 2003), of
-        each the highest.
+        each the highest. No way that matters leads below the deepest of these falls, so each connected region above it
+        is looked at apart, in its own box: a component may fill a whole scan.
         """
         if len(tops) < 2:
             return tops
         depth = -np.log1p(-self._plan.peak_prominence)
+        floor = np.log(max(self._heat[tops].min(), _LEAST_HEAT)) - depth
         height = np.log(np.maximum(field, _LEAST_HEAT))
-        filled = reconstruction(height - depth, height, footprint=_CUBE)  # type: ignore[no-untyped-call]
-        places = tuple(self._voxels[tops].T)
-        stands_out = filled[places] <= height[places] - depth + _ROUNDING
-        highest = ndimage.maximum_filter(filled, footprint=_CUBE, mode="constant", cval=-np.inf)
-        plateaus, _ = ndimage.label(filled >= highest, _CUBE)
-        _, first = np.unique(plateaus[places][stands_out], return_index=True)
-        kept: NDArray[np.intp] = tops[stands_out][np.sort(first)]
-        return kept
+        regions, _ = ndimage.label(height >= floor, _CUBE)
+        places = self._voxels[tops]
+        region_of = regions[tuple(places.T)]
+        stands_out = np.ones(len(tops), dtype=bool)
+        boxes = ndimage.find_objects(regions)
+        for region in np.flatnonzero(np.bincount(region_of) > 1).tolist():
+            among, box = np.flatnonzero(region_of == region), boxes[region - 1]
+            inside = np.where(regions[box] == region, height[box], floor - depth)
+            stands_out[among] = _h_maxima(inside, places[among] - [part.start for part in box], depth)
+        return tops[stands_out]
 
     def _shared_out(self, peaks: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Owner of each voxel, once peaks that are no lesion of their own have gone; and the peaks that stay."""
@@ -283,3 +287,17 @@ class _Votes:
             return False
         owner[fragment] = min(area, key=lambda number: (-area[number], number))
         return True
+
+
+def _h_maxima(height: Points, tops: NDArray[np.intp], depth: float) -> NDArray[np.bool_]:
+    """Which of some local maxima (n, 3), highest first, are the first of an h-maximum of this depth."""
+    filled = reconstruction(height - depth, height, footprint=_CUBE)  # type: ignore[no-untyped-call]
+    places = tuple(tops.T)
+    stands_out: NDArray[np.bool_] = filled[places] <= height[places] - depth + _ROUNDING
+    highest = ndimage.maximum_filter(filled, footprint=_CUBE, mode="constant", cval=-np.inf)
+    plateau_of = ndimage.label(filled >= highest, _CUBE)[0][places]
+    plateau_of[~stands_out] = 0
+    first = np.unique(plateau_of, return_index=True)[1]
+    is_first = np.zeros(len(tops), dtype=bool)
+    is_first[first] = True
+    return stands_out & is_first

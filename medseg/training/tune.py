@@ -64,15 +64,17 @@ def tune(
     Raises
     ------
     UsageError
-        If there is no such aim.
+        If there is no such aim or no such folder.
     InvalidBundle
-        If there is no bundle.
+        If the folder is no bundle.
     TrainingError
         If the folder holds no finished folds of this model, or not what their networks made of the held-out cases.
     OutputExists
         If the bundle has an operating point already and `overwrite` is False.
     """
     wanted = parse_aim(aim) if isinstance(aim, str) else aim
+    if not Path(bundle).is_dir():
+        raise UsageError(f"{bundle}: no such folder; name the folder of the bundle that is to be tuned, by its path")
     given = read_bundle(Path(bundle))
     if (given.folder / POINT_PATH).exists() and not (overwrite or dry_run):
         raise OutputExists(f"{given.folder}: an operating point was chosen already; --overwrite chooses another")

@@ -65,6 +65,17 @@ def test_perfect_heads_cost_nothing_and_a_small_lesion_counts_as_much_as_a_large
     assert small > 1.0
 
 
+def test_a_center_that_is_missed_costs_much_in_a_small_lesion_too() -> None:
+    costs = []
+    for low, high in ((1, 7), (9, 11)):
+        heads, label = heads_and_label()
+        heads["center"][:, :, low:high, low:high, low:high] += 1.0
+        costs.append(float(HeadsLoss(only_heads=True)(heads, label)))
+    large, small = costs
+    assert large / small < 4  # by voxels alone it would be 27
+    assert small > 5
+
+
 def test_heads_are_not_trained_where_instances_are_unknown() -> None:
     heads, label = heads_and_label()
     label[:, 5:] = 0.0

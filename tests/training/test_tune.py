@@ -174,8 +174,10 @@ def test_what_cannot_be_tuned_is_refused_with_the_reason(bundle: Path, tmp_path:
     with pytest.raises(UsageError, match="no such aim"):
         train(manifest, tmp_path / "b", plan=quick_plan(), aim="the best", cross_validate=True)
     assert not (tmp_path / "b.training").exists()
-    with pytest.raises(InvalidBundle):
+    with pytest.raises(UsageError, match="none: no such folder"):
         tune(tmp_path / "none", AIM)
+    with pytest.raises(InvalidBundle):
+        tune(manifest.parent, AIM)
     with pytest.raises(TrainingError, match=r"elsewhere: no folds there.*--work-dir"):
         tune(bundle, AIM, work_dir=tmp_path / "elsewhere", overwrite=True)
     bare = train(manifest, tmp_path / "bare", plan=with_changes(quick_plan(), {"training": {"steps": 1}}), device="cpu")
