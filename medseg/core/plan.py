@@ -36,6 +36,7 @@ __all__ = [
     "Plan",
     "SeparationPlan",
     "TrainingPlan",
+    "UNCLIPPED_STD",
     "with_changes",
 ]
 
@@ -45,6 +46,9 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+UNCLIPPED_STD = 1000.0
+"""`low` and `high` of standardized intensities that stay as they are: no voxel is so far from its scan's mean."""
 
 
 class _Part(BaseModel):

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from medseg.core.plan import IntensityPlan, Plan
+from medseg.core.plan import UNCLIPPED_STD, IntensityPlan, Plan
 from medseg.errors import OutputExists, UnsupportedModel
 from medseg.io.atomic import atomic_folder
 from medseg.io.json_files import write_json
 from medseg.models.bundle import Bundle
-from medseg.models.nnunet_start import UNCLIPPED_STD
 from medseg.models.own_network import own_weights
 from medseg.networks.nnunet import NnunetArchitecture
 from medseg.networks.nnunet_checkpoint import write_nnunet_checkpoint

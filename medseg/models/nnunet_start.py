@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from medseg.core.plan import IntensityPlan, NetworkPlan
+from medseg.core.plan import UNCLIPPED_STD, IntensityPlan, NetworkPlan
 from medseg.core.recipe import Recipe
 from medseg.core.steps import AppendPreviousStage, NnunetChannel, NormalizeAsNnunet, Orient, RespaceAsNnunet, Transpose
 from medseg.errors import UnsupportedModel
@@ -16,10 +16,7 @@ from medseg.models.nnunet import fold_names, read_nnunet
 from medseg.networks.nnunet import NnunetNetwork
 from medseg.networks.nnunet_plan import network_plan_of
 
-__all__ = ["NnunetStart", "UNCLIPPED_STD", "read_nnunet_start"]
-
-UNCLIPPED_STD = 1000.0
-"""Standard deviations from the mean that no voxel of a scan has: a bound in a plan that clips nothing."""
+__all__ = ["NnunetStart", "read_nnunet_start"]
 
 _LEAST_STD = 1e-8  # as nnU-Net divides
 _OPPOSITE = {"L": "R", "P": "A", "I": "S"}

@@ -31,6 +31,8 @@ class Fingerprint:
         (3,) size in mm along patient x, y, z that no scan exceeds.
     foreground
         One array a channel: sampled stored intensities inside the reference lesions.
+    zero_shares
+        One share a channel: of the voxels of a scan that are exactly 0, as outside a brain that was cut out; median.
     lesions_mm3
         Case and volume of each reference lesion.
     total_mm3
@@ -40,6 +42,7 @@ class Fingerprint:
     spacing_mm: tuple[float, float, float]
     extent_mm: tuple[float, float, float]
     foreground: tuple[NDArray[np.float32], ...]
+    zero_shares: tuple[float, ...]
     lesions_mm3: tuple[tuple[str, float], ...] = ()
     total_mm3: float = 0.0
 
@@ -51,15 +54,18 @@ def take_fingerprint(cases: Sequence[LabelledCase], manifest: DataManifest) -> F
         _by_patient_axis(case, np.array(case.scan.geometry.spacing) * case.scan.geometry.shape) for case in cases
     ]
     units = [channel.units for channel in manifest.channels]
-    samples = []
+    samples, zero_shares = [], []
     for number, case in enumerate(cases):
-        inside = load_volume(case.scan, units=units).array[:, case.reference.array > 0]
+        array = load_volume(case.scan, units=units).array
+        inside = array[:, case.reference.array > 0]
+        zero_shares.append((array == 0).mean(axis=(1, 2, 3)))
         rng = np.random.default_rng(number)
         samples.append(inside[:, rng.permutation(inside.shape[1])[:_SAMPLES_PER_CASE]])
     return Fingerprint(
         _percentile(spacings, 50),
         _percentile(extents, _EXTENT_PERCENTILE),
         tuple(np.concatenate(samples, axis=1)),
+        tuple(np.median(zero_shares, axis=0).tolist()),
         tuple((case.case_id, size) for case in cases for size in _lesion_sizes(case)),
         float(sum(np.prod(extent) for extent in extents)),
     )

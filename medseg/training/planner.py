@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from medseg.core.plan import ChannelPlan, InferencePlan, Plan, TrainingPlan, with_changes
+from medseg.core.plan import ChannelPlan, InferencePlan, IntensityPlan, Plan, TrainingPlan, with_changes
 from medseg.errors import TrainingError, UsageError
 from medseg.io.labelled_cases import LabelledCase
 from medseg.io.manifest import DataManifest
@@ -84,7 +84,8 @@ def plan_with_reasons(manifest: DataManifest, fingerprint: Fingerprint, memory_m
     network, of_network = rules.choose_network()
     patch, of_patch = rules.choose_patch(fingerprint, spacing, network)
     intensities = [
-        rules.choose_intensity(*pair) for pair in zip(manifest.channels, fingerprint.foreground, strict=True)
+        rules.choose_intensity(*looks)
+        for looks in zip(manifest.channels, fingerprint.foreground, fingerprint.zero_shares, strict=True)
     ]
     least_peak, of_peak = rules.choose_least_peak(manifest)
     separation, of_separation = rules.choose_separation(spacing)
@@ -106,7 +107,7 @@ def plan_with_reasons(manifest: DataManifest, fingerprint: Fingerprint, memory_m
         Reason("spacing_mm", _by(spacing), of_spacing),
         Reason("network", f"{network.members} x {network.kind}, filters {network.filters}", of_network),
         *(
-            Reason(f"intensity of {channel.name}", f"{plan.low:g} to {plan.high:g}", why)
+            Reason(f"intensity of {channel.name}", _mapping(plan), why)
             for channel, (plan, why) in zip(manifest.channels, intensities, strict=True)
         ),
         Reason("inference.patch_size", _by(patch), of_patch),
@@ -122,6 +123,13 @@ def plan_with_reasons(manifest: DataManifest, fingerprint: Fingerprint, memory_m
 
 def _by(numbers: Sequence[float]) -> str:
     return " x ".join(f"{number:g}" for number in numbers)
+
+
+def _mapping(intensity: IntensityPlan) -> str:
+    if intensity.standardize == "none":
+        return f"{intensity.low:g} to {intensity.high:g}"
+    of = "all voxels" if intensity.standardize == "scan" else "the voxels that are not 0"
+    return f"mean 0 and standard deviation 1 of {of} of each scan"
 
 
 def _within_memory(planned: Planned, fingerprint: Fingerprint, memory_mib: float) -> Planned:

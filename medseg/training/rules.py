@@ -3,17 +3,18 @@
 References
 ----------
 Isensee et al., nnU-Net, Nature Methods 2021: median spacing, patch of the scans' aspect within a budget, intensity
-clipping at foreground percentiles, mirroring at test time as in training.
+clipping at foreground percentiles or z-scores by modality, mirroring at test time as in training.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.core.plan import IntensityPlan, NetworkPlan, SeparationPlan
+from medseg.core.plan import UNCLIPPED_STD, IntensityPlan, NetworkPlan, SeparationPlan
 from medseg.core.recipe import smallest_divisor
 from medseg.io.manifest import DataManifest, ManifestChannel
 from medseg.training.fingerprint import Fingerprint
@@ -36,6 +37,8 @@ PATCH_VOXELS = 64 * 64 * 112
 _SUV_HIGH = 25.0  # uptake above this adds nothing to knowing that it is tumor
 _ROUNDING = 0.1  # of the divisor: a scan may stick out of the window by less than a voxel
 _PHANTOM_SHARE = 0.12
+_WITH_A_UNIT = ("CT", "PT")  # what a stored value of 100 means is the same in every scan
+_CUT_OUT_SHARE = 0.25  # of zeros: the scan was masked, as a brain whose skull was taken off
 _LEAST_PEAK_SUV = 1.0  # the uptake of a body that takes up evenly: what stays below takes up nothing of its own
 _MEMBERS = 2
 _LEAST_VOXELS = 2.0  # of a lesion on the network's grid
@@ -76,12 +79,21 @@ def choose_patch(
     return (i, j, k), f"{what}, rounded up to multiples of {divisor}"
 
 
-def choose_intensity(channel: ManifestChannel, inside: NDArray[np.float32]) -> tuple[IntensityPlan, str]:
-    """Uptake by its root; other intensities clipped to what lesions have, then centered and scaled by it."""
+def choose_intensity(
+    channel: ManifestChannel, inside: NDArray[np.float32], zero_share: float
+) -> tuple[IntensityPlan, str]:
+    """Uptake by its root; what has no unit by each scan's own values; else clipped, centered, scaled as lesions are."""
     if channel.units == "suv":
         # air becomes -1, so that it differs from the 0 that lies beyond the scan
         plan = IntensityPlan(low=0.0, high=_SUV_HIGH, transform="sqrt", shift=1.0)
         return plan, "square root: uptake spans two orders of magnitude; air is not the 0 that lies beyond a scan"
+    if channel.modality not in _WITH_A_UNIT:
+        what = "a modality without a name" if channel.modality == "OT" else channel.modality
+        why = f"{what} has no unit: the same tissue has other values in each scan"
+        if zero_share > _CUT_OUT_SHARE:
+            why += f"; {100 * zero_share:.0f} % of a scan are exactly 0, cut out, and say nothing of tissue"
+        how: Literal["nonzero", "scan"] = "nonzero" if zero_share > _CUT_OUT_SHARE else "scan"
+        return IntensityPlan(low=-UNCLIPPED_STD, high=UNCLIPPED_STD, standardize=how), why
     low, high = (round(float(p), 3) for p in np.percentile(inside, (0.5, 99.5)))
     clipped = np.clip(inside, low, high)
     plan = IntensityPlan(

@@ -15,14 +15,14 @@ import torch
 
 import medseg
 from medseg.core.labels import LabelScheme
-from medseg.core.plan import IntensityPlan, Plan
+from medseg.core.plan import UNCLIPPED_STD, IntensityPlan, Plan
 from medseg.errors import InvalidBundle, OutputExists, UnsupportedModel
 from medseg.inference.options import RunOptions
 from medseg.models.bundle import read_bundle
 from medseg.models.export import write_bundle
 from medseg.models.nnunet import read_nnunet
 from medseg.models.nnunet_export import export_nnunet, notes_for_nnunet
-from medseg.models.nnunet_start import UNCLIPPED_STD, read_nnunet_start
+from medseg.models.nnunet_start import read_nnunet_start
 from medseg.models.shipped import find_model
 from medseg.networks.build import build_network
 from tests.plans import tiny_plan

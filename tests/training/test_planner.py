@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 import torch
 
 from medseg.core.plan import with_changes
+from medseg.core.scan import Scan
+from medseg.core.volume import Units, Volume
 from medseg.errors import TrainingError, UsageError
 from medseg.io.manifest import DataManifest
+from medseg.io.scan import load_volume
 from medseg.training.fingerprint import Fingerprint, take_fingerprint
 from medseg.training.planner import Budget, Planned, plan_training, plan_with_reasons, within_minutes
 from medseg.training.preparation import plan_manifest, read_training_data
@@ -22,11 +26,11 @@ from tests.plans import tiny_plan
 from tests.training.cases import write_data_set
 
 
-def manifest(units: str = "suv") -> DataManifest:
+def manifest(units: str = "suv", modality: str = "PT") -> DataManifest:
     file = {"path": "image.nii.gz", "sha256": "0" * 64}
     return DataManifest(
         name="m", description="d", source="s", licence="l", licence_url="u", attribution="a", root=".",
-        channels=({"name": "c", "modality": "PT", "units": units},),
+        channels=({"name": "c", "modality": modality, "units": units},),
         labels={1: "tumor"},
         cases=({"case_id": "a", "images": [file], "label": file},),
     )  # fmt: skip
@@ -34,7 +38,7 @@ def manifest(units: str = "suv") -> DataManifest:
 
 def fingerprint(extent_mm: tuple[float, float, float] = (200.0, 160.0, 240.0)) -> Fingerprint:
     inside = np.linspace(-100, 300, 1001).astype(np.float32)
-    return Fingerprint((4.0, 4.0, 3.0), extent_mm, (inside,))
+    return Fingerprint((4.0, 4.0, 3.0), extent_mm, (inside,), (0.1,))
 
 
 def test_grid_is_the_median_spacing_and_small_scans_fit_one_window() -> None:
@@ -60,11 +64,36 @@ def test_uptake_is_taken_by_its_root_and_stored_values_by_their_percentiles() ->
     uptake = plan_training(manifest("suv"), fingerprint()).channels[0]
     assert (uptake.units, uptake.intensity.transform, uptake.intensity.low) == ("suv", "sqrt", 0.0)
     assert uptake.intensity.shift == 1.0  # air is not the 0 that lies beyond a scan
-    stored = plan_training(manifest("stored"), fingerprint()).channels[0].intensity
+    stored = plan_training(manifest("stored", "CT"), fingerprint()).channels[0].intensity
     assert stored.low == pytest.approx(-98.0)
     assert stored.high == pytest.approx(298.0)
     assert stored.shift == pytest.approx(100.0, abs=0.5)
     assert stored.scale == pytest.approx(400 / np.sqrt(12), rel=0.02)
+
+
+@pytest.mark.parametrize(("zeros", "how", "of"), [(0.1, "scan", "all voxels"), (0.8, "nonzero", "not 0")])
+def test_mr_is_taken_by_each_scans_own_mean_and_deviation(zeros: float, how: str, of: str) -> None:
+    planned = plan_with_reasons(manifest("stored", "MR"), replace(fingerprint(), zero_shares=(zeros,)))
+    intensity = planned.plan.channels[0].intensity
+    assert (intensity.standardize, intensity.shift, intensity.scale) == (how, 0.0, 1.0)
+    (told,) = (str(reason) for reason in planned.reasons if reason.field == "intensity of c")
+    assert of in told
+    assert "MR has no unit" in told
+    assert ("80 % of a scan are exactly 0" in told) == (how == "nonzero")
+
+
+def test_the_share_of_zeros_is_the_median_over_the_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read_training_data(write_data_set(tmp_path, n_cases=3))
+    shares = iter((0.5, 0.0, 0.25))
+
+    def emptied(scan: Scan, units: Sequence[Units]) -> Volume:
+        volume = load_volume(scan, units=units)
+        array = volume.array.copy()
+        array[..., : round(next(shares) * array.shape[-1])] = 0
+        return Volume(array, volume.geometry, volume.channels, units=volume.units)
+
+    monkeypatch.setattr("medseg.training.fingerprint.load_volume", emptied)
+    assert take_fingerprint(data.cases, data.manifest).zero_shares == (0.25,)
 
 
 def test_phantoms_train_along_where_they_look_like_the_scans() -> None:
