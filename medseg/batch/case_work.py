@@ -105,7 +105,7 @@ def _load(choice: ModelChoice) -> Segmenter:
     from medseg.models.load import load_segmenter
 
     options = RunOptions(mirror=choice.mirror, skip_air=choice.skip_air, max_memory_mib=choice.max_memory_mib)
-    how: dict[str, Any] = {"engine": choice.engine, "precision": choice.precision}
+    how: dict[str, Any] = {"engine": choice.engine, "precision": choice.precision, "classes": choice.classes}
     return load_segmenter(choice.model, device=choice.device, trust=choice.trust, options=options, **how)
 
 

@@ -31,7 +31,7 @@ class ModelChoice:
 
     Parameters
     ----------
-    model, device, engine, precision, trust
+    model, device, engine, precision, trust, classes
         As `load_segmenter`.
     mirror, skip_air, max_memory_mib
         As `RunOptions`.
@@ -50,6 +50,7 @@ class ModelChoice:
     engine: str = "auto"
     precision: str = "auto"
     trust: bool | None = None
+    classes: tuple[str, ...] | None = None
     mirror: bool | None = None
     skip_air: bool = False
     max_memory_mib: float | None = None
@@ -67,6 +68,7 @@ class ModelChoice:
             "labelmap": self.seg_kind == "labelmap",
             "rtstruct": self.rtstruct,
             "niivue": self.viewer == "niivue",
+            f"classes {','.join(self.classes or ())}": self.classes is not None,
         }
         others = (name for name, is_asked in asked.items() if is_asked)
         return (self.precision, str(self.mirror), str(self.skip_air), str(self.nan_as), *others)

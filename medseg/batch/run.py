@@ -132,7 +132,7 @@ def run_archive(
     on_event
         Called with what happens, in this process.
     **how
-        Fields of `medseg.batch.messages.ModelChoice`: device, engine, precision, trust, mirror, skip_air,
+        Fields of `medseg.batch.messages.ModelChoice`: device, engine, precision, trust, classes, mirror, skip_air,
         max_memory_mib, nan_as, seg_kind, rtstruct, viewer.
 
     Returns

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medseg.cli.batch_progress import print_plan, print_status, show_batch, tell_delays
-from medseg.cli.model import Trust
+from medseg.cli.model import Classes, Trust, split_classes
 from medseg.cli.options import (
     AllowGaps,
     Device,
@@ -166,6 +166,7 @@ def batch(
     seg_kind: SegKind = "binary",
     rtstruct: RtStruct = False,
     viewer: Viewer = "canvas",
+    classes: Classes = None,
     trust: Trust = False,
     as_json: _Events = False,
     quiet: Quiet = False,
@@ -191,6 +192,7 @@ def batch(
         "engine": engine,
         "precision": precision,
         "trust": trust or None,
+        "classes": split_classes(classes),
         "mirror": test_time_flips,
         "skip_air": skip_air,
         "max_memory_mib": max_memory_mib,

@@ -9,8 +9,9 @@ import typer
 
 from medseg.cli.console import print_json
 from medseg.cli.options import Json, Overwrite
+from medseg.errors import UsageError
 
-__all__ = ["Trust", "model_app"]
+__all__ = ["Classes", "Trust", "model_app", "split_classes"]
 
 model_app = typer.Typer(
     no_args_is_help=True,
@@ -37,10 +38,36 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Run code of the model's own where it needs that. Only if you know where it is from."),
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="A,B,...",
+        help="Names or numbers of the classes to mark, for a network that is asked for classes (VISTA3D) [default: all "
+        "that its bundle lists as everything].",
+        show_default=False,
+    ),
+]
+
+
+def split_classes(text: str | None) -> tuple[str, ...] | None:
+    """The classes that an option names.
+
+    Raises
+    ------
+    UsageError
+        If it names none.
+    """
+    if text is None:
+        return None
+    classes = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not classes:
+        raise UsageError(f"--classes {text!r} names no class; give names or numbers with commas between")
+    return classes
 
 
 @model_app.command()
-def info(model: _Model, trust: Trust = False, as_json: Json = False) -> None:
+def info(model: _Model, classes: Classes = None, trust: Trust = False, as_json: Json = False) -> None:
     """Show what a model is and does: network, channels, classes, steps, windows, hashes, and what was repaired.
 
     \b
@@ -49,7 +76,7 @@ def info(model: _Model, trust: Trust = False, as_json: Json = False) -> None:
     """  # noqa: D301
     from medseg.models.describe import describe_model
 
-    described = describe_model(model, trust=trust or None)
+    described = describe_model(model, trust=trust or None, classes=split_classes(classes))
     if as_json:
         print_json(described)
         return
@@ -58,7 +85,7 @@ def info(model: _Model, trust: Trust = False, as_json: Json = False) -> None:
 
 
 @model_app.command()
-def check(model: _Model, trust: Trust = False, as_json: Json = False) -> None:
+def check(model: _Model, classes: Classes = None, trust: Trust = False, as_json: Json = False) -> None:
     """Load a model, run one small window, and compare with what the model says of itself.
 
     \b
@@ -67,7 +94,7 @@ def check(model: _Model, trust: Trust = False, as_json: Json = False) -> None:
     """  # noqa: D301
     from medseg.models.describe import check_model
 
-    found = check_model(model, trust=trust or None)
+    found = check_model(model, trust=trust or None, classes=split_classes(classes))
     if as_json:
         print_json({"is_fine": True, "found": dict(found)})
         return
@@ -112,6 +139,7 @@ def export(
     model: _Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", show_default=False)],
     format: _Format = "data",  # noqa: A002 (the option's name)
+    classes: Classes = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model as plain data, without optimizer or doubled weights; or as an nnU-Net model folder.
@@ -130,18 +158,20 @@ def export(
 
     if any((output / name).exists() for name in (EXPORT_FILE, NNUNET_PLANS_FILE)) and not overwrite:
         raise OutputExists(f"{output}: an exported model is there already; --overwrite replaces it")
-    notes = _export_data(model, output) if format == "data" else _export_nnunet(model, output)
+    if classes is not None and format == "nnunet":
+        raise UsageError("--classes belongs to bundles of networks that are asked for classes; nnU-Net has none")
+    notes = _export_data(model, output, split_classes(classes)) if format == "data" else _export_nnunet(model, output)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     typer.echo(f"Written to {output}: {size / 2**20:.1f} MiB")
     for note in notes:
         typer.echo(f"Note: {note}", err=True)
 
 
-def _export_data(model: str, output: Path) -> list[str]:
+def _export_data(model: str, output: Path, classes: tuple[str, ...] | None) -> list[str]:
     from medseg.models.exported import export_model
     from medseg.models.load import load_model
 
-    export_model(load_model(model), output)
+    export_model(load_model(model, classes=classes), output)
     return []
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medseg.cli.console import print_json, show_notes, show_progress
-from medseg.cli.model import Trust
+from medseg.cli.model import Classes, Trust, split_classes
 from medseg.cli.options import (
     AllowGaps,
     CaseId,
@@ -115,6 +115,7 @@ def segment(
     rtstruct: RtStruct = False,
     mesh: _Mesh = None,
     viewer: Viewer = "canvas",
+    classes: Classes = None,
     trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -150,7 +151,13 @@ def segment(
         max_memory_mib=max_memory_mib,
     )
     segmenter = load_segmenter(
-        model, device=device, engine=engine, precision=precision, trust=trust or None, options=options
+        model,
+        device=device,
+        engine=engine,
+        precision=precision,
+        trust=trust or None,
+        classes=split_classes(classes),
+        options=options,
     )
     changes = separation_changes(method, connectivity, minimum_volume_ml)
     separation = segmenter.recipe.separation.model_copy(update=changes)

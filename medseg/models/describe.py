@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ __all__ = ["check_model", "describe_model"]
 _LARGEST_SIDE = 64  # of the window that a check runs, where the network takes that
 
 
-def describe_model(model: str | Path, *, trust: bool | None = None) -> dict[str, Any]:
+def describe_model(
+    model: str | Path, *, trust: bool | None = None, classes: Sequence[int | str] | None = None
+) -> dict[str, Any]:
     """A model as plain JSON values: family, network, channels, labels, grid, windows, output, hashes, repairs.
 
     Where the model needs code of its own and is not trusted, what would run stands under `needs_trust`, and nothing
@@ -28,17 +31,17 @@ def describe_model(model: str | Path, *, trust: bool | None = None) -> dict[str,
 
     Parameters
     ----------
-    model, trust
+    model, trust, classes
         As `load_segmenter`.
 
     Raises
     ------
-    UnknownModel, InvalidBundle, ChangedModel, UnsupportedModel
+    UnknownModel, InvalidBundle, ChangedModel, UnsupportedModel, UsageError
         As `load_segmenter`.
     """
     source = find_model(model)
     try:
-        loaded = load_model(model, trust=trust)
+        loaded = load_model(model, trust=trust, classes=classes)
     except UntrustedCode as error:
         return {"name": source.name, "path": str(source), "needs_trust": str(error).splitlines()}
     recipe = loaded.recipe
@@ -62,12 +65,14 @@ def describe_model(model: str | Path, *, trust: bool | None = None) -> dict[str,
     }
 
 
-def check_model(model: str | Path, *, trust: bool | None = None) -> list[tuple[str, str]]:
+def check_model(
+    model: str | Path, *, trust: bool | None = None, classes: Sequence[int | str] | None = None
+) -> list[tuple[str, str]]:
     """Load a model, run one small window, and compare with what it says of itself.
 
     Parameters
     ----------
-    model, trust
+    model, trust, classes
         As `load_segmenter`.
 
     Returns
@@ -79,10 +84,10 @@ def check_model(model: str | Path, *, trust: bool | None = None) -> list[tuple[s
     InvalidBundle
         If the network gives another number of channels than its classes or its metadata say, or numbers that are not
         finite.
-    UnknownModel, UntrustedCode, ChangedModel, UnsupportedModel
+    UnknownModel, UntrustedCode, ChangedModel, UnsupportedModel, UsageError
         As `load_segmenter`.
     """
-    loaded = load_model(model, trust=trust)
+    loaded = load_model(model, trust=trust, classes=classes)
     found = [("weights", f"fit the network, SHA-256 {loaded.weights_sha256}")]
     n_channels = len(loaded.recipe.channels)
     shape = small_window(loaded.recipe)
@@ -142,6 +147,8 @@ def _check_outputs(logits: torch.Tensor, loaded: LoadedModel) -> None:
         "its rule of output": len(loaded.recipe.output.paint),
         "its metadata": network_data(loaded.metadata, "outputs").get("num_channels"),
     }
+    if any(description.asked_classes for description in loaded.descriptions):
+        del stated["its metadata"]  # it cannot know how many classes the network is asked for
     for source, number in stated.items():
         if isinstance(number, int) and number != logits.shape[1]:
             raise InvalidBundle(

@@ -9,7 +9,7 @@ from typing import Any
 
 from medseg.core.plan import Plan
 from medseg.core.recipe import recipe_of
-from medseg.errors import InvalidBundle
+from medseg.errors import InvalidBundle, UsageError
 from medseg.inference.device import Precision
 from medseg.inference.engine import EngineName
 from medseg.inference.options import RunOptions
@@ -34,6 +34,7 @@ def load_segmenter(
     precision: Precision = "auto",
     trust: bool | None = None,
     folds: Sequence[int | str] | None = None,
+    classes: Sequence[int | str] | None = None,
     options: RunOptions | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
@@ -59,6 +60,9 @@ def load_segmenter(
         `medseg model trust`.
     folds
         Numbers (or "all") of the folds of an nnU-Net model; None for all that it has.
+    classes
+        Numbers or names of the classes that a network is asked for, if it is one that is asked (VISTA3D); None for all
+        that the bundle lists as everything.
     options
         Test-time flips, air, memory.
 
@@ -77,9 +81,10 @@ def load_segmenter(
     InvalidPlan
         If the plan is not valid.
     UsageError
-        If the device is not there, or engine, precision and device do not go together.
+        If the device is not there, engine, precision and device do not go together, a class is unknown, or classes are
+        given for a model that is not asked for classes.
     """
-    loaded = load_model(model, trust=trust, folds=folds)
+    loaded = load_model(model, trust=trust, folds=folds, classes=classes)
     return _segmenter(loaded, device=device, engine=engine, precision=precision, options=options)
 
 
@@ -96,31 +101,38 @@ def _segmenter(loaded: LoadedModel, **how: Any) -> Segmenter:
 
 
 def load_model(
-    model: str | Path, *, trust: bool | None = None, folds: Sequence[int | str] | None = None
+    model: str | Path,
+    *,
+    trust: bool | None = None,
+    folds: Sequence[int | str] | None = None,
+    classes: Sequence[int | str] | None = None,
 ) -> LoadedModel:
     """Load a model's networks and recipe.
 
     Parameters
     ----------
-    model, trust, folds
+    model, trust, folds, classes
         As `load_segmenter`.
 
     Raises
     ------
-    UnknownModel, InvalidBundle, UntrustedCode, ChangedModel, UnsupportedModel, InvalidPlan
+    UnknownModel, InvalidBundle, UntrustedCode, ChangedModel, UnsupportedModel, InvalidPlan, UsageError
         As `load_segmenter`.
     """
     source = find_model(model)
     pinned = is_trusted(source) if trust is None else False
     path = unpacked_model(source)
-    if path.is_dir() and (path / PLAN_PATH).is_file():
+    is_own = path.is_dir() and (path / PLAN_PATH).is_file()
+    if classes is not None and (is_own or is_exported(path) or not is_monai_bundle(path)):
+        raise UsageError(f"{path.name}: only bundles of networks that are asked for classes (VISTA3D) take classes")
+    if is_own:
         return _own_bundle(path)
     if path.is_dir() and is_exported(path):
         return read_exported(path)
     if is_monai_bundle(path):
         from medseg.models.monai_bundle import read_monai_bundle
 
-        return read_monai_bundle(find_bundle(path, source), trust=bool(trust) or pinned)
+        return read_monai_bundle(find_bundle(path, source), trust=bool(trust) or pinned, classes=classes)
     nnunet = find_nnunet_folder(path) if path.is_dir() else None
     if nnunet is not None:
         return _nnunet(nnunet, folds)

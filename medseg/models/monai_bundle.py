@@ -7,7 +7,7 @@ code is run, and only that.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from torch import nn
 
 from medseg.core.recipe import ChannelSpec, OutputPlan, Recipe, WindowPlan
-from medseg.errors import InvalidBundle, UnsupportedModel, UntrustedCode
+from medseg.errors import InvalidBundle, UnsupportedModel, UntrustedCode, UsageError
 from medseg.inference.segmenter import TakesOver
 from medseg.models.loaded import LoadedModel
+from medseg.models.monai_classes import asked_classes
 from medseg.models.monai_config import BundleConfig
 from medseg.models.monai_expressions import untrusted
 from medseg.models.monai_files import BundleFiles
@@ -31,7 +32,13 @@ from medseg.models.monai_steps import prepare_steps, transforms_of
 from medseg.models.monai_weights import Checkpoint, find_weights, fitted_weights, read_checkpoint
 from medseg.models.monai_windows import read_windows
 from medseg.networks.checkpoint import weights_sha256
-from medseg.networks.description import NetworkDescription, build_described, divisor_of
+from medseg.networks.description import (
+    ASKED_FOR_CLASSES,
+    NetworkDescription,
+    build_described,
+    completed,
+    divisor_of,
+)
 
 __all__ = ["read_monai_bundle"]
 
@@ -77,7 +84,9 @@ class _Reading:
             raise UntrustedCode("\n".join(self.refused))
 
 
-def read_monai_bundle(files: BundleFiles, *, trust: bool = False) -> LoadedModel:
+def read_monai_bundle(
+    files: BundleFiles, *, trust: bool = False, classes: Sequence[int | str] | None = None
+) -> LoadedModel:
     """Read a bundle and build its network.
 
     Parameters
@@ -86,9 +95,14 @@ def read_monai_bundle(files: BundleFiles, *, trust: bool = False) -> LoadedModel
         See `find_bundle`.
     trust
         Whether code of the bundle may run where nothing else will do.
+    classes
+        Numbers or names of the classes that a network is asked for, if it is one that is asked (VISTA3D); None for all
+        that the bundle lists as everything.
 
     Raises
     ------
+    UsageError
+        If a class is unknown to the bundle, or classes are given for a network that is not asked.
     UntrustedCode
         If code of the bundle would have to run and `trust` is False; the message lists all of it.
     UnsupportedModel
@@ -100,20 +114,22 @@ def read_monai_bundle(files: BundleFiles, *, trust: bool = False) -> LoadedModel
     statements = unknown_statements(reading.config)
     reading.note(str(untrusted(reading.config.name, key, text)) for key, text in statements)
     found = reading.attempt(lambda: _find_network(reading.config))
+    asked = reading.attempt(lambda: _asked(reading, found, classes)) or ()
     preparation = reading.attempt(lambda: _read_preparation(reading.config))
     windows = reading.attempt(lambda: _read_windows(reading, found, preparation))
-    n_outputs = _n_outputs(reading, found)
-    output = reading.attempt(lambda: _read_output(reading, preparation or Preparation(), n_outputs))
+    n_outputs = len(asked) + 1 if asked else _n_outputs(reading, found)
+    output = reading.attempt(lambda: _read_output(reading, preparation or Preparation(), n_outputs, asked))
     reading.check_trust()
     own = OwnCode(files) if reading.ran else None
     if own is not None:
         for key, _ in statements:
             own.evaluate(key)
-    network, description, sha256 = _network(reading, found, own, preparation)
+    network, description, sha256 = _network(reading, found, own, preparation, asked)
+    names = _names(files, asked, n_outputs)
     takes_over = None
     if own is not None and (preparation is None or windows is None or output is None):
-        takes_over = own.pipeline(network, output_names(files.metadata, n_outputs))
-    recipe = _recipe(reading, found, preparation, windows, output, n_outputs, takes_over)
+        takes_over = own.pipeline(network, names)
+    recipe = _recipe(reading, found, preparation, windows, output, names, n_outputs, takes_over)
     return LoadedModel(
         [network],
         recipe,
@@ -130,9 +146,33 @@ def _find_network(config: BundleConfig) -> FoundNetwork:
     return describe_network(network_component(config), config)
 
 
+def _names(files: BundleFiles, asked: tuple[int, ...], n_outputs: int) -> dict[int, str]:
+    """Names of the network's channels by number; of those that it was asked for in that order."""
+    if not asked:
+        return output_names(files.metadata, n_outputs)
+    named = output_names(files.metadata)
+    return {channel: named[number] for channel, number in enumerate((0, *asked)) if number in named}
+
+
+def _asked(reading: _Reading, found: FoundNetwork | None, classes: Sequence[int | str] | None) -> tuple[int, ...]:
+    """The classes that the network is asked for; none if it is not one that is asked."""
+    config = reading.config
+    if found is None or found.description.name not in ASKED_FOR_CLASSES:
+        if classes is not None:
+            raise UsageError(
+                f"{reading.files.name}: its network always marks all of its classes; it cannot be asked for some"
+            )
+        return ()
+    transforms = transforms_of(_preprocessing(config), config, "preprocessing")
+    return asked_classes(classes, config, transforms, output_names(reading.files.metadata))
+
+
+def _preprocessing(config: BundleConfig) -> Any:
+    return _wired(config, ("preprocessing", "pre_transforms", "preprocessing_transforms"), ("dataset", "transform"))
+
+
 def _read_preparation(config: BundleConfig) -> Preparation:
-    raw = _wired(config, ("preprocessing", "pre_transforms", "preprocessing_transforms"), ("dataset", "transform"))
-    return prepare_steps(transforms_of(raw, config, "preprocessing"), config)
+    return prepare_steps(transforms_of(_preprocessing(config), config, "preprocessing"), config)
 
 
 def _read_windows(reading: _Reading, found: FoundNetwork | None, preparation: Preparation | None) -> WindowPlan:
@@ -142,12 +182,19 @@ def _read_windows(reading: _Reading, found: FoundNetwork | None, preparation: Pr
     return read_windows(inferer, reading.config, steps, divisor)
 
 
-def _read_output(reading: _Reading, preparation: Preparation, n_outputs: int) -> OutputPlan:
+def _read_output(reading: _Reading, preparation: Preparation, n_outputs: int, asked: tuple[int, ...]) -> OutputPlan:
     config = reading.config
     raw = _wired(config, ("postprocessing", "post_transforms"), ("evaluator", "postprocessing"))
     names = output_names(reading.files.metadata, n_outputs)
     transforms = transforms_of(raw, config, "postprocessing")
-    output = read_output(transforms, config, preparation, n_outputs, has_background=is_background(names) or not names)
+    output = read_output(
+        transforms,
+        config,
+        preparation,
+        n_outputs,
+        has_background=is_background(names) or not names,
+        paint=(0, *asked) if asked else (),
+    )
     reading.repairs += output.repairs
     return output.plan()
 
@@ -174,7 +221,11 @@ def _n_outputs(reading: _Reading, found: FoundNetwork | None) -> int:
 
 
 def _network(
-    reading: _Reading, found: FoundNetwork | None, own: OwnCode | None, preparation: Preparation | None
+    reading: _Reading,
+    found: FoundNetwork | None,
+    own: OwnCode | None,
+    preparation: Preparation | None,
+    asked: tuple[int, ...],
 ) -> tuple[nn.Module, NetworkDescription | None, str]:
     """The network with its weights, its description where it has one, and the hash of the weights file."""
     files = reading.files
@@ -189,12 +240,10 @@ def _network(
     weights, notes = fitted_weights(read_checkpoint(checkpoint), network.state_dict(), checkpoint)
     network.load_state_dict(weights)
     reading.repairs += notes
-    n_empty = _n_empty(found, preparation)
-    if n_empty and description is not None:
-        description = description.model_copy(update={"n_empty_channels": n_empty})
-        bare = network
-        network = build_described(description)
-        network.network.load_state_dict(bare.state_dict())  # type: ignore[union-attr]
+    if description is not None:
+        around = {"n_empty_channels": _n_empty(found, preparation), "asked_classes": asked}
+        description = description.model_copy(update=around)
+        network = completed(network, description)
     return network.eval(), description, weights_sha256(checkpoint.path)
 
 
@@ -211,6 +260,7 @@ def _recipe(
     preparation: Preparation | None,
     windows: WindowPlan | None,
     output: OutputPlan | None,
+    names: dict[int, str],
     n_outputs: int,
     takes_over: TakesOver | None,
 ) -> Recipe:
@@ -222,7 +272,7 @@ def _recipe(
         name=files.name,
         family="monai",
         channels=_channels(reading, found, read),
-        labels=label_scheme(plan, output_names(files.metadata, n_outputs)),
+        labels=label_scheme(plan, names),
         preparation=() if takes_over is not None else tuple(read.steps),
         windows=windows or WindowPlan(patch_size=(96, 96, 96)),
         output=plan,

@@ -54,11 +54,19 @@ def channel_specs(metadata: Mapping[str, Any], n_channels: int, keys: Sequence[s
     return tuple(ChannelSpec(name=name, modality=modality) for name in names)
 
 
-def output_names(metadata: Mapping[str, Any], n_channels: int) -> dict[int, str]:
-    """Names of the network's output channels that the metadata gives; empty where it gives none."""
+def output_names(metadata: Mapping[str, Any], n_channels: int | None = None) -> dict[int, str]:
+    """Names of the network's output channels that the metadata gives; empty where it gives none.
+
+    Parameters
+    ----------
+    metadata
+        `configs/metadata.json`.
+    n_channels
+        Of the network's output; None for all that are named.
+    """
     described = network_data(metadata, "outputs")
     named = _numbered(described.get("channel_def") or described.get("label_def"))
-    return {number: name for number, name in named.items() if number < n_channels}
+    return {number: name for number, name in named.items() if n_channels is None or number < n_channels}
 
 
 def is_background(names: Mapping[int, str]) -> bool:

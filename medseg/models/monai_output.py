@@ -83,6 +83,7 @@ def read_output(
     n_channels: int,
     *,
     has_background: bool = True,
+    paint: tuple[int, ...] = (),
 ) -> Output:
     """What a list of transforms does to the network's output.
 
@@ -98,6 +99,8 @@ def read_output(
         Of the network's output.
     has_background
         Whether channel 0 is background, where channels are thresholded.
+    paint
+        Class number of each channel, for a network that is asked for classes.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def read_output(
     UnsupportedModel
         If it is beyond an `OutputPlan`.
     """
-    output = Output(n_channels, has_background)
+    output = Output(n_channels, has_background, paint=paint)
     resamples_when_saved = False
     for transform in transforms:
         name = base_name(transform)
@@ -262,6 +265,13 @@ def _code(config: BundleConfig, key: str, function: Any) -> UntrustedCode:
     )
 
 
+def _take_asked(transform: Component, config: BundleConfig, output: Output) -> None:
+    """The likeliest of the classes that were asked for, background where none has a positive logit."""
+    if not output.paint or output.activation != "none":
+        raise _unsupported(config, transform, "behind a network that is not asked for classes")
+    output.decision = "argmax"
+
+
 def _merge_lowest(output: Output) -> None:
     """Of the channels above the threshold the lowest number but 0: painted from the highest down."""
     output.paint = tuple(range(output.n_channels))
@@ -274,4 +284,5 @@ _RULES: dict[str, Callable[[Component, BundleConfig, Output], None]] = {
     "Invert": _invert,
     "KeepLargestConnectedComponent": _keep_largest,
     "Lambda": _function,
+    "VistaPostTransform": _take_asked,
 }

@@ -37,6 +37,7 @@ _IGNORED = {
     "ToDevice",
     "ToNumpy",
     "ToTensor",
+    "VistaPreTransform",  # of the classes that are asked for, not of the image
 }
 _GUIDANCE = {
     "AddGuidanceFromPointsDeepEdit",

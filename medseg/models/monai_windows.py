@@ -7,7 +7,7 @@ from typing import Any
 from medseg.core.recipe import WindowPlan
 from medseg.core.steps import PreparationStep, Resize
 from medseg.errors import UnsupportedModel
-from medseg.models.monai_code import own_code
+from medseg.models.monai_code import known_variant, own_code
 from medseg.models.monai_config import BundleConfig
 from medseg.models.monai_steps import listed
 from medseg.models.monai_values import Component, Lambda
@@ -56,6 +56,8 @@ def read_windows(inferer: Any, config: BundleConfig, steps: tuple[PreparationSte
         return WindowPlan(patch_size=shapes[-1] if shapes else divisor, divisor=divisor, is_whole_image=True)
     if not isinstance(inferer, Component):
         raise UnsupportedModel(f"{config.name}: the inferer is {type(inferer).__name__}, which medseg does not follow")
+    if inferer.name == "Vista3dInferer" and (blend := known_variant(config, inferer)):
+        return _windows(_as_sliding_window(inferer, blend), config, divisor)
     if "." in inferer.target and not inferer.target.startswith("monai."):
         raise own_code(config, inferer.key, inferer.target)
     if inferer.name == "SliceInferer":
@@ -63,6 +65,13 @@ def read_windows(inferer: Any, config: BundleConfig, steps: tuple[PreparationSte
     if inferer.name not in _WINDOWED:
         raise UnsupportedModel(f"{config.name}: inferer {inferer.name} is not one that medseg follows")
     return _windows(inferer, config, divisor)
+
+
+def _as_sliding_window(inferer: Component, blend: str) -> Component:
+    """What VISTA3D's own inferer does where nobody clicks; its constant version drops the overlap that it is given."""
+    kept = {"roi_size", "sw_batch_size", *(("overlap",) if blend == "gaussian" else ())}
+    arguments = {name: give for name, give in inferer.arguments.items() if name in kept}
+    return Component("SlidingWindowInferer", inferer.key, {**arguments, "mode": lambda: blend})
 
 
 def _windows(inferer: Component, config: BundleConfig, divisor: Any) -> WindowPlan:

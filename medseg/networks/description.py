@@ -21,14 +21,16 @@ from torch import nn
 from medseg.errors import InvalidBundle, UnsupportedModel
 from medseg.networks.ensemble import MeanOfNetworks
 from medseg.networks.nnunet import NnunetArchitecture, NnunetNetwork, SliceBySlice
-from medseg.networks.outputs import FirstOutput, WithEmptyChannels
+from medseg.networks.outputs import AskedForClasses, FirstOutput, WithEmptyChannels
 
 __all__ = [
+    "ASKED_FOR_CLASSES",
     "BUILDERS",
     "MONAI_NETWORKS",
     "NetworkDescription",
     "build_described",
     "canonical_name",
+    "completed",
     "describe_nnunet",
     "divisor_of",
     "unknown_arguments",
@@ -53,6 +55,8 @@ class NetworkDescription(BaseModel):
         description} for another network.
     n_empty_channels
         Channels of zeros that are added to the image: guidance that nobody gives.
+    asked_classes
+        Numbers of the classes that a network of `ASKED_FOR_CLASSES` is asked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +65,7 @@ class NetworkDescription(BaseModel):
     name: str
     arguments: dict[str, Any] = {}
     n_empty_channels: int = 0
+    asked_classes: tuple[int, ...] = ()
 
 
 def _powers(argument: str, default: int) -> _Divisor:
@@ -100,7 +105,9 @@ MONAI_NETWORKS: dict[str, _Divisor] = {
     "UNETR": _fixed(16),
     "UNet": _strides,
     "VNet": _fixed(16),
+    "vista3d132": _fixed(16),
 }
+ASKED_FOR_CLASSES = {"vista3d132"}  # networks that mark the classes whose numbers they are given
 _PARTS = {"TopologyInstance"}  # what a network is built of
 _WITH_HEADS = {"SegResNetWithHeads", "UNetWithHeads"}  # of medseg.networks.instance_heads
 _SPELLINGS = {name.casefold(): name for name in MONAI_NETWORKS}
@@ -126,7 +133,13 @@ def build_described(description: NetworkDescription) -> nn.Module:
     builder = BUILDERS.get(description.family)
     if builder is None:
         raise UnsupportedModel(f"networks of family {description.family!r} are unknown to this version of medseg")
-    network = builder(description)
+    return completed(builder(description), description)
+
+
+def completed(network: nn.Module, description: NetworkDescription) -> nn.Module:
+    """A bare network of a description with what stands around it: empty channels, the classes that it is asked for."""
+    if description.asked_classes:
+        return AskedForClasses(network, description.asked_classes)
     return WithEmptyChannels(network, description.n_empty_channels) if description.n_empty_channels else network
 
 
