@@ -134,7 +134,7 @@ def segment(
     from medseg.io.atomic import check_output_folder
     from medseg.io.case_ids import new_salt, read_salt, write_salt
     from medseg.io.scan import read_scan
-    from medseg.pipeline import OPTIONAL_FILES, RESULT_FILES, segment_case, write_case
+    from medseg.pipeline import RESULT_FILES, segment_case, write_case
 
     max_memory_mib = memory_mib(max_memory)
     check_output_folder(output, RESULT_FILES, overwrite=overwrite)
@@ -178,9 +178,16 @@ def segment(
             mesh=mesh,
             viewer=viewer,
         )
-    files = [*RESULT_FILES, *(name for name in OPTIONAL_FILES if (output / name).exists())]
     if scan.format == "dicom":
         write_salt(output, salt)
+    _tell(result, output, as_json=as_json, quiet=quiet)
+
+
+def _tell(result: CaseResult, output: Path, *, as_json: bool, quiet: bool) -> None:
+    """Say on stdout what was found and written, and on stderr what is to be noted."""
+    from medseg.pipeline import OPTIONAL_FILES, RESULT_FILES
+
+    files = [*RESULT_FILES, *(name for name in OPTIONAL_FILES if (output / name).exists())]
     show_notes(result.provenance.notes, quiet=quiet)
     if as_json:
         print_json(case_as_json(result, output, files))
