@@ -169,6 +169,20 @@ def test_import_medseg_loads_neither_torch_nor_monai_nor_numpy() -> None:
     assert shown.stdout.strip() == "[]"
 
 
+def test_segmenting_with_a_common_network_needs_no_monai() -> None:
+    code = (
+        "import sys, numpy as np, medseg\n"
+        "from medseg.core.geometry import Geometry\n"
+        "from medseg.core.volume import Volume\n"
+        "segmenter = medseg.load_segmenter('sarcoma_pet', device='cpu', engine='torch')\n"
+        "grid = Geometry((16, 16, 16), np.diag([-3.0, 4.0, 5.0, 1.0]))\n"
+        "segmenter.segment(Volume(np.ones((1, 16, 16, 16), np.float32), grid, ('PET',), units=segmenter.units))\n"
+        "print([m for m in ('monai',) if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_running_a_model_of_nnunet_needs_no_monai() -> None:
     code = (
         "import sys, medseg; medseg.load_segmenter; import medseg.models.nnunet, medseg.networks.nnunet;"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from monai.networks import nets
 
 from medseg.errors import InvalidBundle, UnsupportedModel, UntrustedCode
 from medseg.models.monai_config import BundleConfig
 from medseg.models.monai_values import Component, Lambda, Symbol
 from medseg.networks.description import MONAI_NETWORKS, NetworkDescription, canonical_name, unknown_arguments
+from medseg.networks.without_monai import parameters_of
 
 __all__ = ["FoundNetwork", "describe_network", "network_component"]
 
@@ -120,7 +119,7 @@ def _bound(component: Component, name: str, config: BundleConfig) -> dict[str, A
     named = component.values()
     if not component.positional:
         return named
-    parameters = list(inspect.signature(getattr(nets, name)).parameters)
+    parameters = parameters_of(name)
     if len(component.positional) > len(parameters):
         raise InvalidBundle(f"{config.name}: {component.key}: too many arguments for {name}")
     return {**dict(zip(parameters, component.positional, strict=False)), **named}

@@ -6,7 +6,6 @@ of torch, MONAI and medseg.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from medseg.errors import InvalidBundle, UnsupportedModel
 from medseg.networks.ensemble import MeanOfNetworks
 from medseg.networks.nnunet import NnunetArchitecture, NnunetNetwork, SliceBySlice
 from medseg.networks.outputs import AskedForClasses, FirstOutput, WithEmptyChannels
+from medseg.networks.without_monai import build_without_monai, parameters_of
 
 __all__ = [
     "ASKED_FOR_CLASSES",
@@ -145,10 +145,7 @@ def completed(network: nn.Module, description: NetworkDescription) -> nn.Module:
 
 def unknown_arguments(description: NetworkDescription) -> list[str]:
     """Arguments that the class does not take in the MONAI that is installed."""
-    from monai.networks import nets
-
-    accepted = inspect.signature(getattr(nets, description.name)).parameters
-    return sorted(set(description.arguments) - set(accepted))
+    return sorted(set(description.arguments) - set(parameters_of(description.name)))
 
 
 def divisor_of(description: NetworkDescription) -> tuple[int, int, int]:
@@ -159,13 +156,16 @@ def divisor_of(description: NetworkDescription) -> tuple[int, int, int]:
 
 
 def _build_monai(description: NetworkDescription) -> nn.Module:
-    from monai.networks import nets  # takes two seconds, which a model of nnU-Net's does without
-
     if description.name not in MONAI_NETWORKS and description.name not in _PARTS:
         raise UnsupportedModel(
             f"network {description.name} is not one that medseg builds: {', '.join(sorted(MONAI_NETWORKS))}"
         )
     arguments = {name: _argument(value) for name, value in description.arguments.items()}
+    own = build_without_monai(description.name, arguments)
+    if own is not None:
+        return own
+    from monai.networks import nets  # takes three seconds, which the common networks do without
+
     try:
         network: nn.Module = getattr(nets, description.name)(**arguments)
     except (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:

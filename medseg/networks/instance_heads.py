@@ -6,10 +6,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from monai.networks.nets import SegResNet, UNet
 from torch import nn
 
 from medseg.networks.heads import CENTER, N_HEAD_CHANNELS, OFFSET, OFFSET_UNIT_MM, SEMANTIC, as_named_heads
+from medseg.networks.monai_segresnet import SegResNet
+from medseg.networks.monai_unet import UNet
 
 __all__ = ["SegResNetWithHeads", "UNetWithHeads"]
 

@@ -1,7 +1,7 @@
 """SegResNet: a 3-D U-Net of pre-activation residual blocks whose first level keeps the full resolution.
 
-It is MONAI's `SegResNet`, so that a bundle of ours runs on plain MONAI; this module only says how its numbers follow
-from the plan.
+It has the parameters of MONAI's `SegResNet`, so that a bundle of ours runs on plain MONAI; this module only says how
+its numbers follow from the plan.
 
 References
 ----------
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai.networks.nets import SegResNet
 from torch import nn
 
 from medseg.core.plan import NetworkPlan
 from medseg.errors import InvalidPlan
+from medseg.networks.monai_segresnet import SegResNet
 
 __all__ = ["segresnet", "segresnet_arguments"]
 

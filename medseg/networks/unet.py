@@ -1,7 +1,7 @@
 """The 3-D U-Net: contracting and expanding path of residual units, joined at each level.
 
-It is MONAI's `UNet`, so that a bundle of ours runs on plain MONAI; this module only says how its numbers follow from
-the plan.
+It has the parameters of MONAI's `UNet`, so that a bundle of ours runs on plain MONAI; this module only says how its
+numbers follow from the plan.
 
 References
 ----------
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai.networks.nets import UNet
 from torch import nn
 
 from medseg.core.plan import NetworkPlan
 from medseg.errors import InvalidPlan
+from medseg.networks.monai_unet import UNet
 
 __all__ = ["unet", "unet_arguments"]
 

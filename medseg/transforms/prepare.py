@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medseg.core.steps import MapIntensities, PreparationStep
+from medseg.core.steps import MapIntensities, PreparationStep, Resize
 from medseg.core.volume import Volume
 from medseg.errors import InvalidPlan
 from medseg.transforms.intensity import map_intensity
@@ -51,7 +51,10 @@ def prepare(
     """
     state = Prepared(volume.array, volume.geometry, is_exact=is_exact, previous=previous)
     for step in steps:
+        if not isinstance(step, Resize):
+            state = state.finished()
         state = _function_of(type(step))(state, step)
+    state = state.finished()
     return replace(state, image=np.require(state.image, np.float32, "C"))  # steps may leave a view
 
 
@@ -73,6 +76,6 @@ _STEPS: dict[type, Callable[[Prepared, Any], Prepared]] = {MapIntensities: _map_
 def _function_of(kind: type) -> Callable[[Prepared, Any], Prepared]:
     if kind in _STEPS:
         return _STEPS[kind]
-    from medseg.transforms.prepare_monai import MONAI_STEPS  # MONAI takes two seconds, which nnU-Net's do without
+    from medseg.transforms.prepare_monai import MONAI_STEPS
 
     return MONAI_STEPS[kind]

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.data.utils import AFFINE_TOL, compute_shape_offset, zoom_affine
-from monai.transforms import NormalizeIntensity, Orientation, ScaleIntensityRangePercentiles, Spacing
-from monai.transforms import Resize as MonaiResize
 from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
@@ -32,9 +29,13 @@ from medseg.core.steps import (
 )
 from medseg.errors import InvalidPlan
 from medseg.io.resample import resampled_slabs
-from medseg.transforms.border import array_to_tensor, geometry_of
-from medseg.transforms.prepared import Prepared
-from medseg.transforms.preprocess import RAS_LABELS
+from medseg.transforms.monai_grids import TOLERANCE, is_same_grid, resized_grid, respaced_grid, turned_grid
+from medseg.transforms.prepared import Prepared, owned
+from medseg.transforms.resize_torch import resized_by_torch
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+    from monai.transforms import NormalizeIntensity
 
 __all__ = ["MONAI_STEPS"]
 
@@ -46,9 +47,9 @@ Image = NDArray[np.float32]
 def _respace(state: Prepared, step: Respace) -> Prepared:
     """Voxels of another size, as MONAI's `Spacing`; exact runs use that."""
     pairs = zip(state.geometry.spacing, step.spacing_mm, strict=True)
-    pixdim = [own if wanted is None or abs(own - wanted) <= AFFINE_TOL else wanted for own, wanted in pairs]
-    target = _spaced(state.geometry, pixdim)
-    if _is_same(state.geometry, target):
+    pixdim = [own if wanted is None or abs(own - wanted) <= TOLERANCE else wanted for own, wanted in pairs]
+    target = respaced_grid(state.geometry, pixdim)
+    if is_same_grid(state.geometry, target):
         return state
     if state.is_exact or step.interpolation != "linear" or step.padding != "border":
         return _respace_by_monai(state, step, pixdim)
@@ -58,23 +59,11 @@ def _respace(state: Prepared, step: Respace) -> Prepared:
     return replace(state, image=image, geometry=target)
 
 
-def _spaced(geometry: Geometry, pixdim: list[float]) -> Geometry:
-    """The grid that MONAI's `Spacing` makes: the outermost voxel centers decide the shape."""
-    affine = zoom_affine(geometry.affine, np.array(pixdim, dtype=np.float64), diagonal=False)
-    shape, offset = compute_shape_offset(geometry.shape, geometry.affine, affine)
-    affine[:3, 3] = np.asarray(offset)[:3]
-    i, j, k = (int(n) for n in shape)
-    return Geometry((i, j, k), np.asarray(affine, dtype=np.float64))
-
-
-def _is_same(source: Geometry, target: Geometry) -> bool:
-    """Whether MONAI's Spacing leaves the image as it is."""
-    drift = np.linalg.solve(source.affine, target.affine) - np.eye(4)
-    is_near = np.allclose(source.affine, target.affine, atol=AFFINE_TOL) or np.abs(drift).max() <= AFFINE_TOL
-    return source.shape == target.shape and bool(is_near)
-
-
 def _respace_by_monai(state: Prepared, step: Respace, pixdim: list[float]) -> Prepared:
+    from monai.transforms import Spacing
+
+    from medseg.transforms.border import array_to_tensor, geometry_of
+
     spaced: MetaTensor = Spacing(
         pixdim=pixdim,
         mode="bilinear" if step.interpolation == "linear" else "nearest",
@@ -85,32 +74,36 @@ def _respace_by_monai(state: Prepared, step: Respace, pixdim: list[float]) -> Pr
 
 
 def _orient(state: Prepared, step: Orient) -> Prepared:
-    """Another order and direction of axes, as a view: which, MONAI's `Orientation` says by what it does to a probe."""
-    probe = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
-    small = array_to_tensor(probe, Geometry((2, 3, 4), state.geometry.affine))
-    turned = np.asarray(Orientation(axcodes=step.axcodes, labels=RAS_LABELS)(small))[0]
-    axes = [n - 2 for n in turned.shape]
-    is_flipped = [bool(turned[0, 0, 0] // stride % n) for stride, n in ((12, 2), (4, 3), (1, 4))]
-    flips = tuple(slice(None, None, -1 if is_flipped[axis] else 1) for axis in range(3))
-    affine = state.geometry.affine.copy()
-    for axis in np.flatnonzero(is_flipped):
-        affine[:3, 3] += affine[:3, axis] * (state.geometry.shape[axis] - 1)
-        affine[:3, axis] *= -1
-    affine[:3, :3] = affine[:3, axes]
-    i, j, k = (state.geometry.shape[axis] for axis in axes)
+    """Another order and direction of axes, as a view."""
+    geometry, axes, flips = turned_grid(state.geometry, step.axcodes)
     previous = None if state.previous is None else state.previous[flips].transpose(axes)
     image = state.image[(slice(None), *flips)].transpose(0, *(axis + 1 for axis in axes))
-    return replace(state, image=image, geometry=Geometry((i, j, k), affine), previous=previous)
+    return replace(state, image=image, geometry=geometry, previous=previous)
 
 
 def _resize(state: Prepared, step: Resize) -> Prepared:
+    if state.image.shape[1:] == step.shape:
+        return state
+    if step.is_anti_aliased:
+        return _resize_by_monai(state, step)
+    image = resized_by_torch(state.image, step.shape, step.mode, align_corners=step.align_corners, before=state.pending)
+    geometry = resized_grid(state.geometry, step.shape, align_corners=bool(step.align_corners))
+    return replace(state, image=image, geometry=geometry, pending=None)
+
+
+def _resize_by_monai(state: Prepared, step: Resize) -> Prepared:
+    from monai.transforms import Resize as MonaiResize
+
+    from medseg.transforms.border import array_to_tensor, geometry_of
+
     resized: MetaTensor = MonaiResize(
         spatial_size=step.shape,
         mode=step.mode,
         align_corners=step.align_corners,
         anti_aliasing=step.is_anti_aliased,
-    )(array_to_tensor(state.image, state.geometry))  # type: ignore[assignment]
-    return replace(state, image=np.asarray(resized.as_tensor(), dtype=np.float32), geometry=geometry_of(resized))
+    )(array_to_tensor(state.finished().image, state.geometry))  # type: ignore[assignment]
+    image = np.asarray(resized.as_tensor(), dtype=np.float32)
+    return replace(state, image=image, geometry=geometry_of(resized), pending=None)
 
 
 def _crop_foreground(state: Prepared, step: CropForeground) -> Prepared:
@@ -156,9 +149,15 @@ def _extent(image: Image, axis: int, threshold: float) -> tuple[int, int] | None
 
 
 def _scale_range(state: Prepared, step: ScaleRange) -> Prepared:
-    image = _owned(state.image)
-    _scale_in_place(image, step.low, step.high, step.to_low, step.to_high, is_clipped=step.is_clipped)
-    return replace(state, image=image)
+    scale = partial(
+        _scale_in_place,
+        low=step.low,
+        high=step.high,
+        to_low=step.to_low,
+        to_high=step.to_high,
+        is_clipped=step.is_clipped,
+    )
+    return replace(state, pending=scale)
 
 
 def _scale_in_place(
@@ -179,7 +178,7 @@ def _scale_in_place(
 
 
 def _scale_to_range(state: Prepared, step: ScaleToRange) -> Prepared:
-    image = _owned(state.image)
+    image = owned(state.image)
     for part in image[:, None] if step.is_per_channel else image[None]:
         low, high = part.min(), part.max()
         for piece in _pieces(part):
@@ -194,6 +193,8 @@ def _scale_to_range(state: Prepared, step: ScaleToRange) -> Prepared:
 
 
 def _scale_percentiles(state: Prepared, step: ScalePercentiles) -> Prepared:
+    from monai.transforms import ScaleIntensityRangePercentiles
+
     scale = ScaleIntensityRangePercentiles(
         lower=step.lower,
         upper=step.upper,
@@ -209,7 +210,7 @@ def _scale_percentiles(state: Prepared, step: ScalePercentiles) -> Prepared:
 def _normalize(state: Prepared, step: Normalize) -> Prepared:
     if state.is_exact or step.subtrahend is not None or step.divisor is not None:
         return replace(state, image=_by_monai(_monai_normalize(step, len(state.image)), state.image))
-    image = _owned(state.image)
+    image = owned(state.image)
     for part in image[:, None] if step.is_per_channel else image[None]:
         mean, deviation = _mean_and_deviation(part, is_nonzero_only=step.is_nonzero_only)
         for piece in _pieces(part):
@@ -221,6 +222,8 @@ def _normalize(state: Prepared, step: Normalize) -> Prepared:
 
 
 def _monai_normalize(step: Normalize, n_channels: int) -> NormalizeIntensity:
+    from monai.transforms import NormalizeIntensity
+
     def given(numbers: tuple[float, ...] | None) -> Any:
         if numbers is None or step.is_per_channel:
             return numbers
@@ -253,11 +256,6 @@ def _mean_and_deviation(image: Image, *, is_nonzero_only: bool) -> tuple[float, 
 
 def _by_monai(transform: Callable[[Any], Any], image: Image) -> Image:
     return np.asarray(transform(torch.from_numpy(np.array(image, order="C"))), dtype=np.float32)
-
-
-def _owned(image: Image) -> Image:
-    """An array in C order that may be written to; a scan's own voxels are read-only, and so are views of them."""
-    return image if image.flags.writeable and image.flags.c_contiguous else np.array(image, order="C")
 
 
 def _pieces(image: Image) -> Iterator[Image]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
 
-__all__ = ["Prepared"]
+__all__ = ["Prepared", "owned"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,9 @@ class Prepared:
         Whether steps that may be faster in float32 compute as precisely as the model's family does.
     previous
         (i, j, k) class numbers of a cascade's stage before, on the same grid; None for none.
+    pending
+        What has yet to be done to intensities, in place and voxel by voxel; None for nothing. A step that reads few
+        voxels does it on the way, so that no second image of the scan's size is made.
     """
 
     image: NDArray[np.float32]
@@ -45,3 +49,17 @@ class Prepared:
     notes: tuple[str, ...] = ()
     is_exact: bool = False
     previous: NDArray[np.integer[Any]] | None = None
+    pending: Callable[[NDArray[np.float32]], None] | None = None
+
+    def finished(self) -> Prepared:
+        """The same with nothing pending."""
+        if self.pending is None:
+            return self
+        image = owned(self.image)
+        self.pending(image)
+        return replace(self, image=image, pending=None)
+
+
+def owned(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An array in C order that may be written to; a scan's own voxels are read-only, and so are views of them."""
+    return image if image.flags.writeable and image.flags.c_contiguous else np.array(image, order="C")
