@@ -22,7 +22,8 @@ from medseg.io.memory import check_fits_memory
 from medseg.io.slice_memory import empty_slices
 from medseg.io.suv import SuvScale, suv_scale
 from medseg.io.suv_enhanced import enhanced_suv_scale, is_enhanced_pet
-from medseg.io.volume_files import read_volume_array
+from medseg.io.volume_files import read_volume_header
+from medseg.io.volume_header import read_float_voxels_into
 
 __all__ = ["hash_inputs", "load_volume", "read_scan", "scan_of"]
 
@@ -157,7 +158,7 @@ def load_volume(
         if scan.format == "dicom":
             n_bad, read_notes = _load_dicom_into(array[channel], scan, channel, unit, weight_kg)
         else:
-            array[channel], read_notes = _load_file(scan, channel, unit)
+            read_notes = _load_file_into(array[channel], scan, channel, unit)
             n_bad = count_non_finite(array[channel])
         notes += [*read_notes, *_filled_notes(array[channel], n_bad, nan_as, files, scan.case_id)]
     return Volume(array, scan.geometry, _channel_names(scan), tuple(notes), check_finite=False, units=wanted)
@@ -199,21 +200,20 @@ def _checked_units(units: Units | Sequence[Units], scan: Scan) -> Sequence[Units
     return wanted
 
 
-def _load_file(scan: Scan, channel: int, unit: Units) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+def _load_file_into(array: NDArray[np.float32], scan: Scan, channel: int, unit: Units) -> tuple[str, ...]:
     path = scan.files[channel][0]
-    array, geometry, notes = read_volume_array(path)
-    if not scan.geometry.matches(geometry):
+    header = read_volume_header(path)
+    if not scan.geometry.matches(header.geometry):
         raise GridMismatch(f"{scan.case_id}: {path} has changed since its header was read; read the scan again")
+    notes = read_float_voxels_into(header, array)
     on_trust = (
         (f"{path.name}: taken as SUV on trust; {_FORMAT_NAMES[scan.format]} names no unit",) if unit == "suv" else ()
     )
-    return array, (*notes, *on_trust)
+    return (*header.notes, *(note for note in notes if note not in header.notes), *on_trust)
 
 
 def _empty_array(scan: Scan) -> NDArray[np.float32]:
-    """(C, I, J, K) float32, laid out in memory as the format stores its voxels: DICOM slice by slice."""
-    if scan.format != "dicom":
-        return np.empty((scan.n_channels, *scan.geometry.shape), dtype=np.float32)
+    """(C, I, J, K) float32, laid out in memory as all formats store their voxels: slice by slice, I running fastest."""
     return empty_slices((scan.n_channels, *scan.geometry.shape[::-1])).transpose(0, 3, 2, 1)
 
 

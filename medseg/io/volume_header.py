@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from medseg.core.geometry import Geometry
 from medseg.core.scan import ScanFormat
 from medseg.io.memory import check_fits_memory
-from medseg.io.voxel_bytes import VoxelSource, read_voxel_bytes
+from medseg.io.slice_memory import empty_slices, make_pages
+from medseg.io.voxel_bytes import VoxelSource, check_promise, read_voxel_bytes, read_voxel_parts
 
-__all__ = ["VolumeHeader", "read_float_voxels", "read_stored_voxels"]
+__all__ = ["VolumeHeader", "read_float_voxels", "read_float_voxels_into", "read_stored_voxels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,8 @@ def read_stored_voxels(header: VolumeHeader) -> tuple[NDArray[Any], tuple[str, .
 def read_float_voxels(header: VolumeHeader) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """The voxels (I, J, K) after slope and intercept as float32, NaN and infinity included; and notes on the file.
 
+    They lie in memory as in the file, I running fastest.
+
     Raises
     ------
     ScanTooLarge
@@ -80,14 +84,34 @@ def read_float_voxels(header: VolumeHeader) -> tuple[NDArray[np.float32], tuple[
     UnreadableImage
         If the file is damaged or truncated.
     """
-    stored, notes = _stored(header)
-    if stored.dtype == np.float32 and stored.dtype.isnative and header.slope is None:
-        return stored, notes
-    voxels = np.empty(stored.shape, np.float32, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite, and told as such by the caller
-        for k in range(stored.shape[2]):  # slice by slice: scaling may need float64 on the way
-            voxels[..., k] = apply_read_scaling(stored[..., k], header.slope, header.intercept)
-    return voxels, notes
+    check_promise(header.source)
+    check_fits_memory(4 * math.prod(header.geometry.shape), str(header.path))
+    voxels = empty_slices(header.geometry.shape[::-1]).transpose(2, 1, 0)
+    return voxels, read_float_voxels_into(header, voxels)
+
+
+def read_float_voxels_into(header: VolumeHeader, voxels: NDArray[np.float32]) -> tuple[str, ...]:
+    """The same, into an array (I, J, K) that is there, slice by slice: the stored voxels are never in memory at once.
+
+    Raises
+    ------
+    UnreadableImage
+        If the file is damaged or truncated.
+    """
+    return read_voxel_parts(header.source, _scaled_slices(header, voxels))
+
+
+def _scaled_slices(header: VolumeHeader, voxels: NDArray[np.float32]) -> Iterator[NDArray[np.uint8]]:
+    """A buffer to fill for each slice; what was filled in is then rescaled into its place."""
+    n_rows, n_columns, n_slices = voxels.shape
+    buffer = np.empty(n_rows * n_columns * header.dtype.itemsize, np.uint8)
+    stored = np.ndarray((n_rows, n_columns), header.dtype, buffer=buffer, order="F")
+    for k in range(n_slices):
+        make_pages(voxels[..., k].T)
+        yield buffer
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite, and told as such by the caller
+            # slice by slice: scaling may need float64 on the way
+            voxels[..., k] = apply_read_scaling(stored, header.slope, header.intercept)
 
 
 def _stored(header: VolumeHeader) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -10,7 +10,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -30,6 +30,7 @@ __all__ = [
     "is_gzip",
     "read_head",
     "read_voxel_bytes",
+    "read_voxel_parts",
     "reading",
 ]
 
@@ -149,22 +150,46 @@ def read_voxel_bytes(source: VoxelSource) -> tuple[NDArray[np.uint8], tuple[str,
     UnreadableImage
         If the file ends early, its packed stream is damaged, or it goes on far beyond the last voxel.
     """
+    check_promise(source)  # before there is memory for them
+    voxels = np.empty(source.n_bytes, np.uint8)
+    return voxels, read_voxel_parts(source, [voxels])
+
+
+def read_voxel_parts(source: VoxelSource, parts: Iterable[NDArray[np.uint8]]) -> tuple[str, ...]:
+    """The same, part after part: each array is filled before the next one is asked for, so that one may serve for all.
+
+    Parameters
+    ----------
+    source
+        Where the voxels lie.
+    parts
+        (n,) uint8, of `source.n_bytes` bytes all together.
+
+    Returns
+    -------
+    What is odd about the file.
+
+    Raises
+    ------
+    UnreadableImage
+        As `read_voxel_bytes`; parts that were filled before the damage hold what was read.
+    """
     notes = check_promise(source)
     with reading(source.path), source.path.open("rb") as file:
         file.seek(source.file_offset)
         stream = _unpacked(file, source.packing)
-        voxels = np.empty(source.n_bytes, np.uint8)
         n_read = _skip(stream, source.skipped_bytes)
-        if n_read == source.skipped_bytes:
-            n_read += _fill(stream, voxels.data)
-        if n_read < source.skipped_bytes + source.n_bytes:
-            raise UnreadableImage(
-                f"{source.path} is truncated: its header promises {source.skipped_bytes + source.n_bytes} bytes, "
-                f"it holds {n_read}. Fetch or make it anew"
-            )
+        for part in parts:
+            filled = _fill(stream, part.data) if n_read >= source.skipped_bytes else 0
+            n_read += filled
+            if filled < part.size:
+                raise UnreadableImage(
+                    f"{source.path} is truncated: its header promises {source.skipped_bytes + source.n_bytes} bytes, "
+                    f"it holds {n_read}. Fetch or make it anew"
+                )
         if source.packing != "none":
             notes = _trailing_note(source, _skip(stream, _MOST_TRAILING_BYTES + 1))  # checksums come last
-    return voxels, notes
+    return notes
 
 
 def _most_bytes(on_disk: int, packing: Packing) -> int:

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from medseg.errors import ScanNotFound, UnreadableImage
-from medseg.io.voxel_bytes import VoxelSource, check_plain_file, check_promise, read_head, read_voxel_bytes, reading
+from medseg.io.voxel_bytes import (
+    VoxelSource,
+    check_plain_file,
+    check_promise,
+    read_head,
+    read_voxel_bytes,
+    read_voxel_parts,
+    reading,
+)
 
 DATA = bytes(range(200))
 PACKERS = {"none": bytes, "gzip": gzip.compress, "zlib": zlib.compress, "bzip2": bz2.compress}
@@ -91,3 +99,20 @@ def test_voxels_are_as_many_as_promised_of_type_uint8(tmp_path):
     (tmp_path / "a").write_bytes(DATA)
     voxels, _ = read_voxel_bytes(VoxelSource(tmp_path / "a", 200))
     assert (voxels.dtype, voxels.shape) == (np.uint8, (200,))
+
+
+def test_voxels_are_read_part_after_part_into_one_buffer(tmp_path):
+    path = tmp_path / "packed.gz"
+    path.write_bytes(gzip.compress(bytes(range(20))))
+    buffer, seen = np.empty(5, np.uint8), []
+
+    def parts():
+        for _ in range(3):
+            yield buffer
+            seen.append(bytes(buffer))
+
+    notes = read_voxel_parts(VoxelSource(path, 15, "gzip", skipped_bytes=2), parts())
+    assert seen == [bytes(range(2, 7)), bytes(range(7, 12)), bytes(range(12, 17))]
+    assert notes == ("packed.gz: ignored 3 bytes after the last voxel",)
+    with pytest.raises(UnreadableImage, match="promises 25 bytes, it holds 20"):
+        read_voxel_parts(VoxelSource(path, 25, "gzip"), [buffer] * 5)

@@ -21,6 +21,7 @@ from medseg.core.volume import Volume
 from medseg.errors import ChangedModel, InvalidBundle, UnsupportedModel, UntrustedCode
 from medseg.models.load import load_model, load_segmenter
 from medseg.models.trust import pin_model, unpin_model
+from medseg.networks.monai_unet import UNet
 from tests.models.bundles import BRATS_LAMBDA, METADATA, SPLEEN, changed, unet, with_transforms, write_bundle
 
 INVERT = SPLEEN["postprocessing"]["transforms"][1]
@@ -87,7 +88,7 @@ def test_torchscript_bundle_is_read_without_running_its_program(tmp_path: Path) 
     extra = {"inference.json": json.dumps(SPLEEN), "metadata.json": json.dumps(METADATA)}
     torch.jit.save(torch.jit.script(unet()), str(file), _extra_files=extra)
     loaded = load_model(file)
-    assert type(loaded.networks[0]) is nets.UNet
+    assert type(loaded.networks[0]) is UNet
     expected = unet().state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.networks[0].state_dict().items())
     assert dict(loaded.recipe.labels.classes) == {1: "Spleen"}
