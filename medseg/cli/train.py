@@ -11,10 +11,12 @@ from medseg.cli.console import print_json, show_progress
 from medseg.cli.options import Device, Json, Overwrite, Quiet, memory_mib
 from medseg.cli.training_options import (
     Aim,
+    BatchSize,
     BudgetMinutes,
     BundleFolder,
     CrossValidate,
     DataRoot,
+    Devices,
     Manifest,
     Patience,
     Resume,
@@ -67,11 +69,13 @@ def train(
     data_root: DataRoot = None,
     work_dir: WorkDir = None,
     device: Device = "auto",
+    devices: Devices = 1,
     resume: Resume = False,
     cross_validate: CrossValidate = False,
     aim: Aim = None,
     folds: _Folds = None,
     steps: _Steps = None,
+    batch_size: BatchSize = None,
     seed: _Seed = None,
     validate_every: ValidateEvery = None,
     patience: Patience = None,
@@ -98,8 +102,9 @@ def train(
 
     budget = Budget(memory, budget_minutes) if memory is not None or budget_minutes is not None else None
     if dry_run:
-        changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
-        _show_plan(manifest, chosen, data_root, device, budget, changes, as_json=as_json)
+        changes = {"steps": steps, "batch_size": batch_size, "seed": seed}
+        changes |= {"validate_every": validate_every, "patience": patience}
+        _show_plan(manifest, chosen, data_root, device, devices, budget, changes, as_json=as_json)
         return
 
     with show_progress(quiet=quiet) as progress:
@@ -110,11 +115,13 @@ def train(
             data_root=data_root,
             work_dir=work_dir,
             device=device,
+            devices=devices,
             resume=resume,
             cross_validate=cross_validate,
             aim=aim,
             folds=tuple(folds) if folds else None,
             steps=steps,
+            batch_size=batch_size,
             seed=seed,
             validate_every=validate_every,
             patience=patience,
@@ -134,6 +141,7 @@ def _show_plan(
     plan: Plan | None,
     data_root: Path | None,
     device: str,
+    devices: int,
     budget: Budget | None,
     changes: dict[str, int | None],
     *,
@@ -142,7 +150,9 @@ def _show_plan(
     """The plan with its reasons on stdout: sentences, or JSON that `--plan` takes under "plan"."""
     from medseg.training.preparation import plan_manifest
 
-    planned = plan_manifest(manifest, plan=plan, data_root=data_root, device=device, budget=budget, changes=changes)
+    planned = plan_manifest(
+        manifest, plan=plan, data_root=data_root, device=device, devices=devices, budget=budget, changes=changes
+    )
     if as_json:
         reasons = [dict(vars(reason)) for reason in planned.reasons]
         print_json(

@@ -9,10 +9,12 @@ import typer
 
 __all__ = [
     "Aim",
+    "BatchSize",
     "BudgetMinutes",
     "BundleFolder",
     "CrossValidate",
     "DataRoot",
+    "Devices",
     "Manifest",
     "Patience",
     "Resume",
@@ -30,6 +32,10 @@ Aim = Annotated[
         show_default=False,
     ),
 ]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, metavar="N", help="Samples a step [default: the plan's].", show_default=False),
+]
 BudgetMinutes = Annotated[
     float | None,
     typer.Option(
@@ -45,6 +51,16 @@ CrossValidate = Annotated[
 ]
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder that the manifest's paths start from [default: its own].")
+]
+Devices = Annotated[
+    int,
+    typer.Option(
+        "--devices",
+        min=1,
+        metavar="N",
+        help="CUDA devices that train each network together (with --device cpu: processes); each takes its share of "
+        "every batch.",
+    ),
 ]
 Manifest = Annotated[
     Path, typer.Argument(metavar="MANIFEST", show_default=False, help="JSON list of cases with their SHA-256.")

@@ -64,6 +64,7 @@ def run_fold(
     folder: Path,
     *,
     device: torch.device,
+    devices: int = 1,
     resume: bool,
     monitor: Monitor,
     given_validation: Sequence[LabelledCase] = (),
@@ -75,7 +76,8 @@ def run_fold(
     What the network makes of them is kept, see `medseg.training.held_out`. With `resume`, a fold that was scored with
     the same plan is read and not trained again; nor segmented again, unless that is needed and was not kept. Where the
     plan validates while training, it does so on `given_validation`, or else on the next fold, which then is not trained
-    on. Networks start from the weights `start` where there are some.
+    on. Networks start from the weights `start` where there are some. `device` and `devices` as `fit` takes them; cases
+    are scored on the first device.
     """
     scores_file = folder / "scores.json"
     if resume and scores_file.is_file():
@@ -88,6 +90,7 @@ def run_fold(
         plan,
         folder,
         device=device,
+        devices=devices,
         resume=resume,
         monitor=monitor,
         validation=validation,

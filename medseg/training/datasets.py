@@ -17,6 +17,7 @@ from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Volume
 from medseg.io.labelled_cases import LabelledCase
 from medseg.io.resample import resample_linear
+from medseg.training.team import Team
 from medseg.transforms.augment import TrainingCase, draw_sample
 from medseg.transforms.border import geometry_of
 from medseg.transforms.keys import IMAGE
@@ -65,9 +66,15 @@ def _resampled_classes(reference: SemanticMap, grid: Geometry, n_classes: int) -
 
 
 def batches(
-    cases: Sequence[TrainingCase], phantoms: Sequence[TrainingCase], plan: Plan, first_step: int
+    cases: Sequence[TrainingCase],
+    phantoms: Sequence[TrainingCase],
+    plan: Plan,
+    first_step: int,
+    team: Team | None = None,
 ) -> Iterator[Batch]:
     """Endless batches from a step on: a list of samples, each an image (1, C, i, j, k) and a label (1, 1, i, j, k).
+
+    For one process of a team, its share of each batch.
 
     Which case a sample comes from, and how it is drawn, follow from the plan's seed and the step alone, so that a
     resumed training sees what an uninterrupted one would have seen. Samples differ in size, as scans do.
@@ -76,7 +83,7 @@ def batches(
     step = first_step
     while True:
         numbers = range(step * plan.training.batch_size, (step + 1) * plan.training.batch_size)
-        yield [_sample(cases, phantoms, plan, divisor, number) for number in numbers]
+        yield [_sample(cases, phantoms, plan, divisor, number) for number in (team or Team()).share(numbers)]
         step += 1
 
 

@@ -9,7 +9,6 @@ import torch
 from medseg.core.monitor import Monitor, Progress
 from medseg.core.plan import Plan
 from medseg.errors import ChannelMismatch, OutputExists, TrainingError
-from medseg.inference.device import resolve_device
 from medseg.io.manifest import DataManifest
 from medseg.models.bundle import PLAN_PATH
 from medseg.networks.build import build_network
@@ -17,7 +16,7 @@ from medseg.training.planner import Budget
 from medseg.training.preparation import plan_of, read_training_data
 from medseg.training.rules import choose_phantom_share
 from medseg.training.start import Start, named_classes, read_model, start_of
-from medseg.training.train import checked_aim, ready_job, write_trained
+from medseg.training.train import checked_aim, first_device, ready_job, write_trained
 
 __all__ = ["finetune"]
 
@@ -34,9 +33,11 @@ def finetune(
     data_root: str | Path | None = None,
     work_dir: str | Path | None = None,
     device: str = "auto",
+    devices: int = 1,
     resume: bool = False,
     cross_validate: bool = False,
     steps: int | None = None,
+    batch_size: int | None = None,
     seed: int | None = None,
     learning_rate: float | None = None,
     validate_every: int | None = None,
@@ -58,11 +59,11 @@ def finetune(
         A bundle of medseg's own, by name or path; or an nnU-Net v2 model folder. It is left as it is.
     fold
         Number (or "all") of the fold of an nnU-Net model; None for the first that it has.
-    manifest, bundle, data_root, work_dir, device, resume, cross_validate, budget, aim, overwrite, progress
+    manifest, bundle, data_root, work_dir, device, devices, resume, cross_validate, budget, aim, overwrite, progress
         As `medseg.train` takes them.
     new_output
         The manifest's classes may be others: the layers whose size follows from them start from fresh weights.
-    steps, seed, learning_rate, validate_every, patience
+    steps, batch_size, seed, learning_rate, validate_every, patience
         In place of the bundle's own; the learning rate is a tenth of its own unless it is given.
 
     Returns
@@ -83,6 +84,7 @@ def finetune(
         As `medseg.train`.
     """
     bundle, monitor = Path(bundle), Monitor(progress)
+    place = first_device(device, devices)
     wanted_aim = checked_aim(aim, cross_validate=cross_validate)
     if (bundle / PLAN_PATH).exists() and not overwrite:
         raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
@@ -92,13 +94,14 @@ def finetune(
     with monitor.stage("plan"):
         source = start_of(model, data)
         plan = _plan(source, data.manifest, new_output=new_output, learning_rate=learning_rate)
-        planned = plan_of(data, plan, budget or Budget(), device)
-        changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
+        planned = plan_of(data, plan, budget or Budget(), device, devices)
+        changes = {"steps": steps, "batch_size": batch_size, "seed": seed}
+        changes |= {"validate_every": validate_every, "patience": patience}
         work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
         for remark in source.remarks:
             monitor.remark(remark)
         weights = _start(source, plan)
-        job = ready_job(planned, data, changes, work, resolve_device(device), resume, monitor, weights)
+        job = ready_job(planned, data, changes, work, place, resume, monitor, weights, devices)
     validation, point = job.cross_validation(wanted_aim) if cross_validate else (None, None)
     trained, n_cases = job.final()
     with monitor.stage("write"):

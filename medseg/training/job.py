@@ -21,6 +21,7 @@ from medseg.training.operating_point import OperatingPoint
 from medseg.training.operating_text import warnings_of
 from medseg.training.preparation import TrainingData, fitted_plan
 from medseg.training.scores import CaseScore, CrossValidation
+from medseg.training.team import check_team
 from medseg.training.tune import find_point
 from medseg.training.validation_page import write_validation_page
 from medseg.transforms.augment import TrainingCase
@@ -42,6 +43,8 @@ class Job:
         As `fit` takes them.
     start
         Weights that every network starts from; None for fresh ones.
+    devices
+        As `fit` takes it.
     """
 
     data: TrainingData
@@ -51,6 +54,7 @@ class Job:
     resume: bool
     monitor: Monitor
     start: Mapping[str, torch.Tensor] | None = None
+    devices: int = 1
 
     def prepare(self) -> None:
         """Refuse what cannot be trained, write the plan into the work folder, load the cases.
@@ -58,8 +62,9 @@ class Job:
         Raises
         ------
         TrainingError
-            If no case is left to train or to validate on.
+            If no case is left to train or to validate on, or the plan cannot be trained on so many devices.
         """
+        check_team(fitted_plan(self.plan), self.devices)
         self.data.to_fit(fitted_plan(self.plan))
         write_json(self.plan.model_dump(mode="json"), self.work / "plan.json")
         assert self.loaded  # noqa: S101  # read_training_data refuses a manifest without cases
@@ -79,6 +84,7 @@ class Job:
                 self.plan,
                 self.work / f"fold_{number}",
                 device=self.device,
+                devices=self.devices,
                 resume=self.resume,
                 monitor=self.monitor,
                 given_validation=self.data.validation,
@@ -121,6 +127,7 @@ class Job:
                 plan,
                 self.work / "all",
                 device=self.device,
+                devices=self.devices,
                 resume=self.resume,
                 monitor=self.monitor,
                 given=given,

@@ -10,10 +10,12 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,11 +31,14 @@ from medseg.training.checkpoints import Best, RunState, read_checkpoint, write_c
 from medseg.training.datasets import Batch, batches
 from medseg.training.losses import loss_of
 from medseg.training.phantom_cases import phantom_cases
+from medseg.training.processes import fit_in_processes
+from medseg.training.task import FitTask
+from medseg.training.team import Team, check_team, devices_of
 from medseg.training.training_log import TrainingLog
 from medseg.training.validation import validate
 from medseg.transforms.augment import TrainingCase
 
-__all__ = ["fit", "learning_rate", "train_steps"]
+__all__ = ["fit", "fit_members", "learning_rate", "train_steps"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +58,7 @@ def fit(
     folder: Path,
     *,
     device: torch.device,
+    devices: int = 1,
     resume: bool = False,
     monitor: Monitor | None = None,
     given: Mapping[str, torch.Tensor] | None = None,
@@ -72,6 +78,8 @@ def fit(
         ...
     device
         Where the network is trained; autocast and channels-last on CUDA.
+    devices
+        How many CUDA devices train it together, or processes on the CPU: each takes its share of every batch.
     resume
         Go on from the checkpoints in `folder` if there are some.
     monitor
@@ -91,49 +99,55 @@ def fit(
     Raises
     ------
     TrainingError
-        If there is no case to train on, or none to validate on where the plan asks for it, the loss is not finite, or a
-        checkpoint was made with another plan.
+        If there is no case to train on, or none to validate on where the plan asks for it, the loss is not finite, a
+        checkpoint was made with another plan, the plan cannot be trained on so many devices, or one of several
+        processes fails.
+    UsageError
+        If there are not so many devices.
     """
     if not cases:
         raise TrainingError("no case to train on")
     if plan.training.validate_every and not validation:
         raise TrainingError(f"validate_every is {plan.training.validate_every}, and there is no case to validate on")
+    check_team(plan, devices)
+    places = devices_of(device, devices)
+    task = FitTask(plan, cases, phantom_cases(plan), validation, given, start)
     monitor = monitor or Monitor()
-    n_members = plan.network.members
-    monitor.expect(n_members * plan.training.steps)
-    phantoms = phantom_cases(plan)
-    runs = [
-        _Run(
-            cases,
-            phantoms,
-            validation,
-            plan,
-            plan.training.seed + member,
-            device,
-            _of_member(given, member, n_members),
-            _of_member(start, member, n_members),
-        )
-        for member in range(n_members)
-    ]
-    if n_members == 1:
-        return _fit_member(runs[0], folder, resume, monitor)
-    return joined_weights(
-        [_fit_member(run, folder / f"member_{number}", resume, monitor) for number, run in enumerate(runs)]
-    )
+    if len(places) > 1:
+        return fit_in_processes(task, folder, places, resume=resume, monitor=monitor)
+    return fit_members(task, folder, device=device, resume=resume, monitor=monitor)
+
+
+def fit_members(
+    task: FitTask, folder: Path, *, device: torch.device, resume: bool, monitor: Monitor, team: Team | None = None
+) -> dict[str, torch.Tensor]:
+    """Train the members of a task one after the other, in this process, alone or as one of a team; as `fit` returns."""
+    team = team or Team()
+    n_members, seed = task.plan.network.members, task.plan.training.seed
+    monitor.expect(n_members * task.plan.training.steps)
+    weights = []
+    for member in range(n_members):
+        given, start = (_of_member(given, member, n_members) for given in (task.given, task.start))
+        run = _Run(replace(task, plan=_seeded(task.plan, seed + member), given=given, start=start), device, team)
+        weights.append(_fit_member(run, folder / f"member_{member}" if n_members > 1 else folder, resume, monitor))
+    return weights[0] if n_members == 1 else joined_weights(weights)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What one network is trained on, with which seed, and the weights that it has already."""
+    """What one network is trained on, with the plan's seed as its own, where, and together with whom."""
 
-    cases: Sequence[TrainingCase]
-    phantoms: Sequence[TrainingCase]
-    validation: Sequence[LabelledCase]
-    plan: Plan
-    seed: int
+    task: FitTask
     device: torch.device
-    given: Mapping[str, torch.Tensor] | None = None
-    start: Mapping[str, torch.Tensor] | None = None
+    team: Team
+
+    @property
+    def plan(self) -> Plan:
+        return self.task.plan
+
+
+def _seeded(plan: Plan, seed: int) -> Plan:
+    return plan.model_copy(update={"training": plan.training.model_copy(update={"seed": seed})})
 
 
 def _of_member(given: Mapping[str, torch.Tensor] | None, member: int, n_members: int) -> dict[str, torch.Tensor] | None:
@@ -144,33 +158,33 @@ def _of_member(given: Mapping[str, torch.Tensor] | None, member: int, n_members:
 
 
 def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict[str, torch.Tensor]:
-    plan = run.plan.model_copy(update={"training": run.plan.training.model_copy(update={"seed": run.seed})})
+    plan, task, team = run.plan, run.task, run.team
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
-    state = _fresh_state(plan, run.device, run.given, run.start)
+    state = _fresh_state(plan, run.device, task.given, task.start)
     if resume and checkpoint.is_file():
         read_checkpoint(checkpoint, state, plan)
         logger.info("%s: goes on after step %d", folder.name, state.step)
     monitor.advance(state.step)
-    precision = _training_precision(run.device)
-    loss_function = loss_of(plan, only_heads=run.given is not None)
-    with TrainingLog(folder, state.step) as log:
+    step = _Step(state, plan, run.device, team, only_heads=task.given is not None)
+    with TrainingLog(folder, state.step) if team.is_first else nullcontext() as log:
         watch = _Watch()
-        source = batches(run.cases, run.phantoms, plan, state.step)
+        source = batches(task.cases, task.phantoms, plan, state.step, team)
         n_left = 0 if _is_exhausted(state, plan.training) else plan.training.steps - state.step
         for batch in _ahead(source, n_left):
-            loss = _step(state, batch, plan.training, loss_function, run.device, precision)
+            loss = step(batch)
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss is {loss} at step {state.step}; try a lower learning rate")
             state.losses.append(loss)
             monitor.advance()
             record = _loss_record(state, plan.training, watch)
             if is_validated := _is_due(state.step, plan.training.validate_every, plan.training.steps):
-                record |= _validated(state, run, plan)
+                record |= _validated(state, run)
                 watch.lap()
-            if record:
+            if record and log is not None:
                 log.write(state.step, record)
-            if is_validated or _is_due(state.step, plan.training.checkpoint_every, plan.training.steps):
+            is_due = is_validated or _is_due(state.step, plan.training.checkpoint_every, plan.training.steps)
+            if is_due and team.is_first:
                 write_checkpoint(checkpoint, state, plan)
             if _is_exhausted(state, plan.training):
                 break
@@ -180,9 +194,9 @@ def _fit_member(run: _Run, folder: Path, resume: bool, monitor: Monitor) -> dict
 
 def train_steps(source: Iterable[Batch], plan: Plan, device: torch.device) -> None:
     """Train a fresh member on some batches, and forget it: to see what a step costs."""
-    state, precision, loss_function = _fresh_state(plan, device), _training_precision(device), loss_of(plan)
+    step = _Step(_fresh_state(plan, device), plan, device, Team())
     for batch in source:
-        _step(state, batch, plan.training, loss_function, device, precision)
+        step(batch)
 
 
 def _is_due(step: int, every: int, last: int) -> bool:
@@ -207,11 +221,11 @@ def _loss_record(state: RunState, plan: TrainingPlan, watch: _Watch) -> dict[str
     return {"loss": round(mean, 5), "learning_rate": float(f"{rate:.4g}"), "seconds": watch.lap()}
 
 
-def _validated(state: RunState, run: _Run, plan: Plan) -> dict[str, float | bool]:
+def _validated(state: RunState, run: _Run) -> dict[str, float | bool]:
     """Validate the moving average, and keep its weights if they are the best so far."""
     watch = _Watch()
     weights = _on_cpu(state.average)
-    scores = validate(weights, plan, run.validation, run.device)
+    scores = validate(weights, run.plan, run.task.validation, run.device, run.team)
     is_best = state.best is None or scores.score > state.best.score
     if is_best:
         state.best = Best(state.step, scores.score, {name: tensor.clone() for name, tensor in weights.items()})
@@ -258,40 +272,57 @@ def _take_over(network: nn.Module, given: Mapping[str, torch.Tensor]) -> None:
         parameter.requires_grad_(name.startswith(HEAD_PREFIX))
 
 
-def _step(
-    state: RunState,
-    batch: Batch,
-    plan: TrainingPlan,
-    loss_function: nn.Module,
-    device: torch.device,
-    precision: Precision,
-) -> float:
-    torch.manual_seed(plan.seed + state.step)  # dropout follows from the step, also after a resume
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(state.step, plan)
-    state.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for image, label, share in _stacked(batch):  # by size, as samples differ in it; the gradients add up
-        with autocast(device, precision):
-            logits = state.network(place_input(image, device))
-        loss: torch.Tensor = loss_function(logits, label.to(device, non_blocking=True)) * share
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.item())
-    nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
-    state.optimizer.step()
-    state.step += 1
-    _update_average(state, plan.ema_decay)
-    return total
+class _Step:
+    """One optimizer step after the other: on a batch, or on this process's share of it."""
+
+    def __init__(
+        self, state: RunState, plan: Plan, device: torch.device, team: Team, *, only_heads: bool = False
+    ) -> None:
+        self._state, self._plan, self._device, self._team = state, plan.training, device, team
+        self._network = team.wrap(state.network, device)
+        self._loss = loss_of(plan, only_heads=only_heads)
+        self._precision = _training_precision(device)
+
+    def __call__(self, batch: Batch) -> float:
+        """Take the step; the loss of the whole batch."""
+        state, plan = self._state, self._plan
+        torch.manual_seed(_seed_of(plan.seed, state.step, self._team.rank))  # dropout follows from the step
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, plan)
+        state.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        stacks = _stacked(batch)
+        for number, (image, label) in enumerate(stacks, 1):  # samples differ in size; their gradients add up
+            with self._team.quiet(self._network, until_last=number == len(stacks)):
+                total += self._add_gradients(image, label)
+        nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
+        state.optimizer.step()
+        state.step += 1
+        _update_average(state, plan.ema_decay)
+        return self._team.total(total)
+
+    def _add_gradients(self, image: torch.Tensor, label: torch.Tensor) -> float:
+        """Of samples of one size; their part in the loss of the batch."""
+        share = len(image) / self._plan.batch_size
+        with autocast(self._device, self._precision):
+            logits = self._network(place_input(image, self._device))
+        loss: torch.Tensor = self._loss(logits, label.to(self._device, non_blocking=True)) * share
+        (loss * self._team.size).backward()  # type: ignore[no-untyped-call]  # gradients are averaged over the team
+        return float(loss.item())
 
 
-def _stacked(batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
-    """Samples of one size as one: image, label, share of the batch. One after the other torch takes slower kernels."""
+def _seed_of(seed: int, step: int, rank: int) -> int:
+    """The seed of what the network itself draws in a step; other processes have other samples, and draw otherwise."""
+    return seed + step if rank == 0 else int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+
+
+def _stacked(batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Samples of one size as one image and label: one after the other torch takes slower kernels."""
     by_size: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for image, label in batch:
         by_size.setdefault(image.shape, []).append((image, label))
     return [
-        (torch.cat([image for image, _ in same]), torch.cat([label for _, label in same]), len(same) / len(batch))
-        for same in by_size.values()
+        (torch.cat([image for image, _ in same]), torch.cat([label for _, label in same])) for same in by_size.values()
     ]
 
 

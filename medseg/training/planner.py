@@ -163,7 +163,9 @@ def _instead(reasons: Sequence[Reason], new: Reason) -> tuple[Reason, ...]:
     return tuple(new if reason.field == new.field else reason for reason in reasons)
 
 
-def within_minutes(planned: Planned, cases: Sequence[LabelledCase], minutes: float, device: torch.device) -> Planned:
+def within_minutes(
+    planned: Planned, cases: Sequence[LabelledCase], minutes: float, device: torch.device, n_devices: int = 1
+) -> Planned:
     """A plan with as many steps as a network can be trained for in some minutes on this machine, by timing a few.
 
     Raises
@@ -173,7 +175,7 @@ def within_minutes(planned: Planned, cases: Sequence[LabelledCase], minutes: flo
     """
     plan = planned.plan
     chosen = [cases[n * len(cases) // min(_TIMED_CASES, len(cases))] for n in range(min(_TIMED_CASES, len(cases)))]
-    seconds = seconds_a_step([load_case(case, plan) for case in chosen], plan, device)
+    seconds = seconds_a_step([load_case(case, plan) for case in chosen], plan, device, n_devices)
     in_all = int(minutes * 60 * _USED_SHARE / seconds)
     members = plan.network.members if in_all >= plan.network.members * _LEAST_STEPS_A_MEMBER else 1
     steps = in_all // members

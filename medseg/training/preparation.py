@@ -15,6 +15,7 @@ from medseg.networks.build import build_network
 from medseg.training.fingerprint import take_fingerprint
 from medseg.training.planner import Budget, Planned, plan_with_reasons, within_minutes
 from medseg.training.rules import find_lesions_below_the_grid
+from medseg.training.team import check_team
 from medseg.training.validation import cases_to_fit
 
 __all__ = ["TrainingData", "changed", "check_channels", "fitted_plan", "plan_manifest", "plan_of", "read_training_data"]
@@ -59,6 +60,7 @@ def plan_manifest(
     plan: Plan | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
+    devices: int = 1,
     budget: Budget | None = None,
     changes: Mapping[str, int | None] | None = None,
 ) -> Planned:
@@ -66,7 +68,7 @@ def plan_manifest(
 
     Parameters
     ----------
-    manifest, plan, data_root, device, budget
+    manifest, plan, data_root, device, devices, budget
         As `medseg.train` takes them.
     changes
         Fields of the plan's training in place of its own; None stands for the plan's.
@@ -81,14 +83,15 @@ def plan_manifest(
         As `medseg.train`, before it trains.
     """
     data = read_training_data(manifest, data_root)
-    planned = plan_of(data, plan, budget or Budget(), device)
+    planned = plan_of(data, plan, budget or Budget(), device, devices)
     planned = replace(planned, plan=changed(planned.plan, changes or {}))
     build_network(planned.plan)
+    check_team(planned.plan, devices)
     data.to_fit(planned.plan)
     return planned
 
 
-def plan_of(data: TrainingData, plan: Plan | None, budget: Budget, device: str) -> Planned:
+def plan_of(data: TrainingData, plan: Plan | None, budget: Budget, device: str, n_devices: int = 1) -> Planned:
     """The plan that was given, or the one that suits the cases within the budget; with warnings either way."""
     fingerprint = take_fingerprint(data.cases, data.manifest)
     if plan is None:
@@ -101,7 +104,7 @@ def plan_of(data: TrainingData, plan: Plan | None, budget: Budget, device: str) 
         planned = Planned(plan, warnings=() if warning is None else (warning,))
     if budget.minutes is not None:
         build_network(planned.plan)  # a plan that cannot be built fails with a sentence and not in a timed step
-        planned = within_minutes(planned, data.cases, budget.minutes, resolve_device(device))
+        planned = within_minutes(planned, data.cases, budget.minutes, resolve_device(device), n_devices)
     return planned
 
 

@@ -16,6 +16,7 @@ from medseg.io.memory import resident_bytes
 from medseg.networks.build import build_member
 from medseg.training.datasets import batches
 from medseg.training.loop import train_steps
+from medseg.training.team import Team
 from medseg.transforms.augment import TrainingCase
 
 __all__ = ["seconds_a_step", "training_bytes"]
@@ -59,9 +60,12 @@ def _step_bytes(plan: Plan) -> int:
     return n_bytes
 
 
-def seconds_a_step(cases: Sequence[TrainingCase], plan: Plan, device: torch.device) -> float:
-    """Mean seconds of an optimizer step on this machine, drawing its samples included, after a warm-up."""
-    source = batches(cases, [], plan, 0)
+def seconds_a_step(cases: Sequence[TrainingCase], plan: Plan, device: torch.device, n_devices: int = 1) -> float:
+    """Mean seconds of an optimizer step on this machine, drawing its samples included, after a warm-up.
+
+    Of several devices the first one's share of the batch is timed, the largest.
+    """
+    source = batches(cases, [], plan, 0, Team(0, n_devices))
     train_steps(islice(source, 1), plan, device)
     start = time.perf_counter()
     train_steps(islice(source, _TIMED_STEPS), plan, device)

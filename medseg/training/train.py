@@ -24,9 +24,10 @@ from medseg.training.operating_point import OperatingPoint
 from medseg.training.planner import Budget, Planned
 from medseg.training.preparation import TrainingData, changed, plan_of, read_training_data
 from medseg.training.scores import SCORES_PATH, CrossValidation
+from medseg.training.team import devices_of
 from medseg.training.tune import POINT_PATH
 
-__all__ = ["checked_aim", "ready_job", "train", "write_trained"]
+__all__ = ["checked_aim", "first_device", "ready_job", "train", "write_trained"]
 
 
 def train(
@@ -37,10 +38,12 @@ def train(
     data_root: str | Path | None = None,
     work_dir: str | Path | None = None,
     device: str = "auto",
+    devices: int = 1,
     resume: bool = False,
     cross_validate: bool = False,
     folds: Sequence[int] | None = None,
     steps: int | None = None,
+    batch_size: int | None = None,
     seed: int | None = None,
     validate_every: int | None = None,
     patience: int | None = None,
@@ -69,6 +72,9 @@ def train(
         Where checkpoints and logs go; by default the bundle's path with `.training` behind it.
     device
         "auto", "cpu", "cuda" or "cuda:N".
+    devices
+        How many CUDA devices train each network together, or processes on the CPU: each takes its share of every batch,
+        and the result is that of one, up to the order of sums.
     resume
         Go on from the checkpoints in `work_dir`; folds that are done are not trained again.
     cross_validate
@@ -76,7 +82,7 @@ def train(
     folds
         Only these folds, and no bundle: for folds that run side by side on several machines or cores. A last call
         with `resume` and `cross_validate` gathers them.
-    steps, seed, validate_every, patience
+    steps, batch_size, seed, validate_every, patience
         In place of the plan's. Validation uses the manifest's cases of split "validation", or else a fold that is then
         not trained on.
     budget
@@ -107,6 +113,7 @@ def train(
         If the bundle is there and `overwrite` is False.
     """
     bundle, monitor = Path(bundle), Monitor(progress)
+    place = first_device(device, devices)
     wanted_aim = checked_aim(aim, cross_validate=cross_validate)
     if (bundle / PLAN_PATH).exists() and not overwrite and folds is None:
         raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
@@ -119,9 +126,10 @@ def train(
     with monitor.stage("plan"):
         before = _plan_before(work) if resume and budget is not None and plan is None else None
         wanted = plan if given is None else _with_heads(given, plan)
-        planned = plan_of(data, before or wanted, Budget() if before or budget is None else budget, device)
-        changes = {"steps": steps, "seed": seed, "validate_every": validate_every, "patience": patience}
-        job = ready_job(planned, data, changes, work, resolve_device(device), resume, monitor)
+        planned = plan_of(data, before or wanted, Budget() if before or budget is None else budget, device, devices)
+        changes = {"steps": steps, "batch_size": batch_size, "seed": seed}
+        changes |= {"validate_every": validate_every, "patience": patience}
+        job = ready_job(planned, data, changes, work, place, resume, monitor, devices=devices)
     if folds is not None:
         job.folds(folds)
         return work
@@ -132,6 +140,13 @@ def train(
     with monitor.stage("write"):
         write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation, point=point)
     return bundle
+
+
+def first_device(device: str, n: int) -> torch.device:
+    """The device that a network is scored on, once it is clear that there are n to train it on: UsageError."""
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        raise UsageError("medseg starts the processes of a training itself: give --devices N, without torchrun")
+    return devices_of(resolve_device(device), n)[0]
 
 
 def checked_aim(aim: str | None, *, cross_validate: bool) -> Aim | None:
@@ -153,13 +168,14 @@ def ready_job(
     resume: bool,
     monitor: Monitor,
     start: Mapping[str, torch.Tensor] | None = None,
+    devices: int = 1,
 ) -> Job:
     """What is to be trained, once it is clear that it can be; what was planned is told."""
     plan = changed(planned.plan, changes)
     build_network(plan)  # a plan that cannot be built fails here and not after the cases are loaded
     for sentence in (*map(str, planned.reasons), *(f"Warning: {warning}" for warning in planned.warnings)):
         monitor.remark(sentence)
-    job = Job(data, plan, work, device, resume, monitor, start)
+    job = Job(data, plan, work, device, resume, monitor, start, devices)
     job.prepare()
     return job
 

@@ -20,6 +20,7 @@ from medseg.io.labelled_cases import LabelledCase
 from medseg.io.scan import load_volume
 from medseg.lesions.separate import separate_lesions
 from medseg.networks.build import build_member
+from medseg.training.team import Team
 
 __all__ = ["ValidationScores", "cases_to_fit", "reference_lesions", "validate"]
 
@@ -38,7 +39,11 @@ class ValidationScores:
 
 
 def validate(
-    weights: Mapping[str, torch.Tensor], plan: Plan, cases: Sequence[LabelledCase], device: torch.device
+    weights: Mapping[str, torch.Tensor],
+    plan: Plan,
+    cases: Sequence[LabelledCase],
+    device: torch.device,
+    team: Team | None = None,
 ) -> ValidationScores:
     """Segment whole scans with the weights of one member and compare them with their references.
 
@@ -55,23 +60,21 @@ def validate(
         At least one with a lesion.
     device
         Where the network runs.
+    team
+        Processes that share out the cases; each gets the scores of all.
     """
+    team = team or Team()
     network = build_member(plan)
     network.load_state_dict(dict(weights))
     options = RunOptions(mirror=False, keeps_probability=plan.separation.valley_share > 0)
     segmenter = Segmenter(network, plan, device=str(device), engine="torch", precision="exact", options=options)
-    scored = []
-    for case in cases:
+    own = []
+    for case in team.share(cases):
         semantic, _ = segmenter.segment(load_volume(case.scan, units=segmenter.units))
         predicted = separate_lesions(semantic, plan.separation)
-        scored.append(
-            evaluate_case(
-                predicted,
-                reference_lesions(case, plan.separation.merge_regions),
-                case_id=case.case_id,
-                overlap_only=True,
-            )
-        )
+        reference = reference_lesions(case, plan.separation.merge_regions)
+        own.append(evaluate_case(predicted, reference, case_id=case.case_id, overlap_only=True))
+    scored = team.gather(own)
     dice = [float(one.dice) for one in scored if one.dice is not None]
     found, wrong = sum(one.tp for one in scored), sum(one.fp + one.fn for one in scored)
     return ValidationScores(float(np.mean(dice)), 2 * found / (2 * found + wrong))
