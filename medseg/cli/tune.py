@@ -26,6 +26,16 @@ _Aim = Annotated[
         '"dice".',
     ),
 ]
+_Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="SETTING",
+        show_default=False,
+        help="Leave this as the plan has it: foreground_threshold, least_peak, minimum_volume_ml or separation; may be "
+        "repeated.",
+    ),
+]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be chosen; write nothing.")]
 
 
@@ -33,6 +43,7 @@ def tune(
     bundle: _Bundle,
     aim: _Aim,
     work_dir: WorkDir = None,
+    keep: _Keep = None,
     dry_run: _DryRun = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -52,7 +63,15 @@ def tune(
     from medseg.training.tune import tune as choose
 
     with show_progress(quiet=quiet) as progress:
-        point = choose(bundle, aim, work_dir=work_dir, dry_run=dry_run, overwrite=overwrite, progress=progress)
+        point = choose(
+            bundle,
+            aim,
+            work_dir=work_dir,
+            keep=keep or (),
+            dry_run=dry_run,
+            overwrite=overwrite,
+            progress=progress,
+        )
     if as_json:
         print_json(point.model_dump(mode="json"))
         return

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medseg.core.plan import Plan, SeparationPlan, with_changes
+from medseg.errors import UsageError
 from medseg.training.held_out import HeldOutSummary
 
-__all__ = ["Settings", "Space", "space_of"]
+__all__ = ["Setting", "Settings", "Space", "space_of"]
 
 T = TypeVar("T")
+Setting = Literal["foreground_threshold", "least_peak", "minimum_volume_ml", "separation"]
 
 _THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _H_FACTORS = (1.0, 0.5, 2.0, 3.0)
@@ -84,6 +86,25 @@ class Space:
     def shape(self) -> tuple[int, int, int, int]:
         """How many values of each there are, in the order of `settings`."""
         return len(self.thresholds), len(self.separations), len(self.volumes_ml), len(self.peaks)
+
+    def keeping(self, names: Sequence[str]) -> Space:
+        """The same with some settings left as the plan has them.
+
+        Raises
+        ------
+        UsageError
+            If a name is none of `Setting`.
+        """
+        unknown = sorted(set(names) - set(get_args(Setting)))
+        if unknown:
+            raise UsageError(f"no setting {unknown[0]!r}; there are {', '.join(get_args(Setting))}")
+        fields = {
+            "foreground_threshold": "thresholds",
+            "least_peak": "peaks",
+            "minimum_volume_ml": "volumes_ml",
+            "separation": "separations",
+        }
+        return replace(self, **{fields[name]: getattr(self, fields[name])[:1] for name in names})
 
     def settings(self) -> list[Settings]:
         """All combinations; the first is the plan's own."""

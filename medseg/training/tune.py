@@ -34,6 +34,7 @@ def tune(
     aim: str | Aim,
     *,
     work_dir: str | Path | None = None,
+    keep: Sequence[str] = (),
     dry_run: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -50,6 +51,9 @@ def tune(
         What is to be reached, see `medseg.training.aim.AIMS`.
     work_dir
         Where its folds are; by default the bundle's path with `.training` behind it.
+    keep
+        Settings that stay as the plan has them: "foreground_threshold", "least_peak", "minimum_volume_ml" or
+        "separation".
     dry_run
         Only choose; nothing is written.
     overwrite
@@ -64,7 +68,7 @@ def tune(
     Raises
     ------
     UsageError
-        If there is no such aim or no such folder.
+        If there is no such aim, setting or folder.
     InvalidBundle
         If the folder is no bundle.
     TrainingError
@@ -81,7 +85,7 @@ def tune(
     work = Path(work_dir) if work_dir is not None else given.folder.with_name(given.folder.name + ".training")
     plan = _trained_plan(given, work)
     monitor = Monitor(progress)
-    point = find_point(work, plan, _folds(given, work), wanted, monitor)
+    point = find_point(work, plan, _folds(given, work), wanted, monitor, keep)
     for warning in warnings_of(point):
         monitor.remark(f"Warning: {warning}")
     if not dry_run:
@@ -92,7 +96,9 @@ def tune(
     return point
 
 
-def find_point(work: Path, plan: Plan, folds: Sequence[int], aim: Aim, monitor: Monitor) -> OperatingPoint:
+def find_point(
+    work: Path, plan: Plan, folds: Sequence[int], aim: Aim, monitor: Monitor, keep: Sequence[str] = ()
+) -> OperatingPoint:
     """Choose on what the folds of a work folder keep of their held-out cases.
 
     Parameters
@@ -105,10 +111,12 @@ def find_point(work: Path, plan: Plan, folds: Sequence[int], aim: Aim, monitor: 
         What is to be reached.
     monitor
         Told of each case.
+    keep
+        As `tune`.
 
     Raises
     ------
-    TrainingError
+    TrainingError, UsageError
         As `tune`.
     """
     kept = [(work / f"fold_{fold}", case) for fold in folds for case in read_fold(work / f"fold_{fold}", plan)]
@@ -117,7 +125,7 @@ def find_point(work: Path, plan: Plan, folds: Sequence[int], aim: Aim, monitor: 
             f"{work}: no fold was cross-validated there, so there are no held-out cases to choose on; train with "
             "--cross-validate"
         )
-    space = space_of(plan, [case for _, case in kept])
+    space = space_of(plan, [case for _, case in kept]).keeping(keep)
     columns = []
     with monitor.stage("tune", total=len(kept)):
         for folder, case in kept:

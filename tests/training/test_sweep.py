@@ -16,7 +16,7 @@ from medseg.core.lesions import LesionMap
 from medseg.core.plan import Plan, SeparationPlan, with_changes
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Volume
-from medseg.errors import TrainingError
+from medseg.errors import TrainingError, UsageError
 from medseg.evaluation.case import evaluate_case
 from medseg.inference.peaks import without_faint
 from medseg.lesions.separate import separate_lesions
@@ -153,6 +153,11 @@ def test_what_is_tried_follows_from_the_plan_and_the_cases(tmp_path: Path) -> No
     assert space_of(fixed, [summary]).shape == (9, 1, len(space.volumes_ml), 1)
     heads = with_changes(plan, {"network": {"instance_heads": True}})
     assert {one.method for one in space_of(heads, [summary]).separations} == {"auto", "watershed", "components"}
+    assert space.keeping(["separation", "least_peak", "minimum_volume_ml"]).shape == (9, 1, 1, 1)
+    assert space.keeping(["foreground_threshold"]).thresholds == (None,)
+    assert space.keeping([]) == space
+    with pytest.raises(UsageError, match=r"no setting 'h_min_mm'; there are foreground_threshold, least_peak,"):
+        space.keeping(["h_min_mm"])
     lower = with_changes(plan, {"inference": {"foreground_threshold": 0.35}, "separation": {"minimum_volume_ml": 0.3}})
     assert space_of(lower, [summary]).thresholds[0] == 0.35
     assert 0.5 in space_of(lower, [summary]).thresholds
