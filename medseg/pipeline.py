@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from medseg.inference.segmenter import Segmenter
     from medseg.inference.stitch import Cancel
 
-__all__ = ["OPTIONAL_FILES", "RESULT_FILES", "segment_case", "segment_folder", "write_case"]
+__all__ = ["MESH_FOLDER", "OPTIONAL_FILES", "RESULT_FILES", "segment_case", "segment_folder", "write_case"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ RESULT_FILES = (
     *("lesions.csv", "result.json", "report.html"),
 )
 _PROBABILITY_FILE = "probability.nii.gz"
-_MESH_FOLDER = "meshes"
-OPTIONAL_FILES = (*DICOM_FILES, _PROBABILITY_FILE, EVIDENCE_FILE, _MESH_FOLDER)
+MESH_FOLDER = "meshes"
+OPTIONAL_FILES = (*DICOM_FILES, _PROBABILITY_FILE, EVIDENCE_FILE, MESH_FOLDER)
 """What a case may have besides: DICOM objects, the probability, what instance heads say, a folder of meshes."""
 
 
@@ -202,10 +202,10 @@ def write_case(
         if dicom or rtstruct or (dicom is None and result.scan.format == "dicom"):
             _write_dicom(result, draft, dicom, seg_kind, rtstruct, keep_identifiers or identified_dicom)
         if mesh is not None:
-            _write_meshes(result, draft / _MESH_FOLDER, mesh)
+            _write_meshes(result, draft / MESH_FOLDER, mesh)
         kept = {path.name for path in draft.iterdir()}
         if mesh is not None:
-            shutil.rmtree(folder / _MESH_FOLDER, ignore_errors=True)
+            shutil.rmtree(folder / MESH_FOLDER, ignore_errors=True)
     for name in set(OPTIONAL_FILES) - kept:  # of the result that was replaced
         _remove(folder / name)
     return folder

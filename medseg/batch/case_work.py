@@ -15,7 +15,7 @@ from medseg.batch.messages import CaseDone, CaseFailed, CaseShort, CaseStopped, 
 from medseg.errors import Cancelled, MedsegError, NotEnoughMemory, OutputNotWritable, ScanTooLarge
 from medseg.io.hashes import sha256_of_file
 from medseg.io.memory import available_memory_bytes, resident_bytes
-from medseg.pipeline import RESULT_FILES, segment_case, write_case
+from medseg.pipeline import MESH_FOLDER, RESULT_FILES, segment_case, write_case
 
 if TYPE_CHECKING:
     from medseg.core.result import CaseResult
@@ -96,6 +96,7 @@ class CaseWork:
             identified_dicom=choice.for_pacs,
             seg_kind=choice.seg_kind,
             rtstruct=choice.rtstruct and result.scan.format == "dicom",
+            mesh=choice.mesh,
             viewer=choice.viewer,
         )
 
@@ -161,10 +162,11 @@ def _half_of_rest_mib(limit: float | None) -> float:
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """What tells whether a file has been replaced."""
+    """What tells whether a file has been replaced, by its path in the folder."""
     if not folder.is_dir():
         return {}
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+    files = [path for place in (folder, folder / MESH_FOLDER) for path in place.glob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
 def _new_files(folder: Path, before: dict[str, tuple[int, int]]) -> Files:

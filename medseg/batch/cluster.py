@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -203,9 +204,11 @@ def _install(written: Path, folder: Path) -> None:
     """Give the files of a try their place."""
     try:
         folder.mkdir(exist_ok=True)
-        for file in list(written.iterdir()):
-            file.replace(folder / file.name)
-        written.rmdir()
+        for file in [path for path in written.rglob("*") if path.is_file()]:
+            place = folder / file.relative_to(written)
+            place.parent.mkdir(exist_ok=True)
+            file.replace(place)
+        shutil.rmtree(written)
     except OSError as error:
         raise OutputNotWritable(
             f"what a worker wrote cannot be put into {folder}: {error}; the output folder must be one for all machines"

@@ -39,7 +39,7 @@ class ModelChoice:
         As `segment_case`.
     for_pacs
         Write DICOM objects that a PACS can file: they say who the patient is.
-    seg_kind, viewer
+    seg_kind, mesh, viewer
         As `write_case`.
     rtstruct
         As `write_case`, for the cases that are DICOM series.
@@ -58,6 +58,7 @@ class ModelChoice:
     for_pacs: bool = False
     seg_kind: Literal["binary", "labelmap"] = "binary"
     rtstruct: bool = False
+    mesh: Literal["stl", "obj"] | None = None
     viewer: Literal["canvas", "niivue"] = "canvas"
 
     @property
@@ -67,6 +68,7 @@ class ModelChoice:
             "for PACS": self.for_pacs,
             "labelmap": self.seg_kind == "labelmap",
             "rtstruct": self.rtstruct,
+            f"mesh {self.mesh}": self.mesh is not None,
             "niivue": self.viewer == "niivue",
             f"classes {','.join(self.classes or ())}": self.classes is not None,
         }

@@ -133,7 +133,7 @@ def run_archive(
         Called with what happens, in this process.
     **how
         Fields of `medseg.batch.messages.ModelChoice`: device, engine, precision, trust, classes, mirror, skip_air,
-        max_memory_mib, nan_as, seg_kind, rtstruct, viewer.
+        max_memory_mib, nan_as, seg_kind, rtstruct, mesh, viewer.
 
     Returns
     -------

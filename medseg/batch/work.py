@@ -262,8 +262,12 @@ class Work:
         if entry is None or not entry.files:
             return
         self._ledger.set_state(case_id, "pending")
+        folder = self._folder / entry.folder
         for name in entry.files:
-            (self._folder / entry.folder / name).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
+        for place in {(folder / name).parent for name in entry.files} - {folder}:
+            with suppress(OSError):  # it holds something else too, or is gone
+                place.rmdir()
 
 
 class _Look:

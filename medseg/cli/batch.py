@@ -16,6 +16,7 @@ from medseg.cli.options import (
     Engine,
     Json,
     MaxMemory,
+    Mesh,
     NanAs,
     OutputFolder,
     Precision,
@@ -165,6 +166,7 @@ def batch(
     allow_gaps: AllowGaps = False,
     seg_kind: SegKind = "binary",
     rtstruct: RtStruct = False,
+    mesh: Mesh = None,
     viewer: Viewer = "canvas",
     classes: Classes = None,
     trust: Trust = False,
@@ -199,6 +201,7 @@ def batch(
         "nan_as": nan_as,
         "seg_kind": seg_kind,
         "rtstruct": rtstruct,
+        "mesh": mesh,
         "viewer": viewer,
     }
     if dry_run:

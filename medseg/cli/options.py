@@ -19,6 +19,7 @@ __all__ = [
     "Engine",
     "Json",
     "MaxMemory",
+    "Mesh",
     "Method",
     "MinimumVolume",
     "NanAs",
@@ -67,6 +68,10 @@ MaxMemory = Annotated[
         metavar="SIZE",
         help="What may be held in memory while the network runs, as 6GiB or 800MiB [default: what is free].",
     ),
+]
+Mesh = Annotated[
+    Literal["stl", "obj"] | None,
+    typer.Option("--mesh", help="Also write the surface of each lesion, in patient millimeters."),
 ]
 Method = Annotated[
     Literal["auto", "components", "watershed", "offsets"] | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from medseg.cli.options import (
     Engine,
     Json,
     MaxMemory,
+    Mesh,
     Method,
     MinimumVolume,
     NanAs,
@@ -76,10 +77,6 @@ _Dicom = Annotated[
         show_default=False,
     ),
 ]
-_Mesh = Annotated[
-    Literal["stl", "obj"] | None,
-    typer.Option("--mesh", help="Also write the surface of each lesion, in patient millimeters."),
-]
 _CHECKED_WINDOWS = 3  # of those that --skip-air leaves out
 _SaveEvidence = Annotated[
     bool,
@@ -113,7 +110,7 @@ def segment(
     dicom: _Dicom = None,
     seg_kind: SegKind = "binary",
     rtstruct: RtStruct = False,
-    mesh: _Mesh = None,
+    mesh: Mesh = None,
     viewer: Viewer = "canvas",
     classes: Classes = None,
     trust: Trust = False,

@@ -101,6 +101,24 @@ def test_outputs_are_chosen_as_for_one_scan_and_another_choice_is_done_again(tmp
     assert dcmread(structures.with_name("lesions.seg.dcm")).SegmentationType == "BINARY"
 
 
+def test_meshes_are_files_of_a_case_as_others_are(tmp_path: Path, tiny_bundle: Path) -> None:
+    make_archive(tmp_path / "in", 3)  # with none, one and two lesions
+    asked = ("batch", tmp_path / "in", "-m", tiny_bundle, "-o", tmp_path / "out", "--engine", "torch", "--json")
+    run_well(*asked, "--mesh", "stl", "--copy-to", (tmp_path / "copy").as_uri())
+    meshes = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").glob("*/meshes/*"))
+    for case in (tmp_path / "out").glob("*/lesions.csv"):
+        rows = case.read_text(encoding="utf-8").splitlines()[1:]
+        names = [f"lesion_{number:03d}.stl" for number in range(1, len(rows) + 1)]
+        assert [path.name for path in meshes if path.parts[0] == case.parent.name] == names
+    assert meshes == sorted(path.relative_to(tmp_path / "copy") for path in (tmp_path / "copy").glob("*/meshes/*"))
+    assert told_counts(run_well(*asked, "--mesh", "stl", "--resume").stderr) == {"skipped": 3}
+    (tmp_path / "out" / meshes[0]).unlink()
+    assert told_counts(run_well(*asked, "--mesh", "stl", "--resume").stderr) == {"start": 1, "done": 1, "skipped": 2}
+    assert (tmp_path / "out" / meshes[0]).is_file()
+    assert told_counts(run_well(*asked, "--resume").stderr) == {"start": 3, "done": 3}
+    assert not list((tmp_path / "out").glob("*/meshes"))
+
+
 def told_counts(events: str) -> dict[str, int]:
     """How often each thing was told of a case."""
     told = Counter(json.loads(line)["event"] for line in events.splitlines())
