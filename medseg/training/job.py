@@ -24,9 +24,12 @@ from medseg.training.scores import CaseScore, CrossValidation
 from medseg.training.team import check_team
 from medseg.training.tune import find_point
 from medseg.training.validation_page import write_validation_page
+from medseg.training.work_folder import case_hashes, claim, start_anew
 from medseg.transforms.augment import TrainingCase
 
 __all__ = ["Job"]
+
+_FINAL_FOLDER = "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +79,15 @@ class Job:
 
     def fold(self, number: int, *, needs_held_out: bool = False) -> list[CaseScore]:
         """Train on the other folds and score this one's patients; `needs_held_out` as `run_fold` takes it."""
+        folder = self.work / _fold_folder(number)
+        claim(folder, case_hashes(self.data.manifest), resume=self.resume)
         with self.monitor.stage(f"fold {number}"):
             return run_fold(
                 number,
                 self.data.cases,
                 self.loaded,
                 self.plan,
-                self.work / f"fold_{number}",
+                folder,
                 device=self.device,
                 devices=self.devices,
                 resume=self.resume,
@@ -98,6 +103,7 @@ class Job:
         unknown = sorted(set(numbers) - set(known))
         if unknown:
             raise UsageError(f"the manifest has no fold {unknown}; its folds are {list(known)}")
+        self._start_anew(*map(_fold_folder, numbers))
         for number in numbers:
             self.fold(number)
 
@@ -107,6 +113,7 @@ class Job:
         `cross_validation.html` in the work folder shows how it went.
         """
         numbers = fold_numbers(self.data.cases)
+        self._start_anew(*map(_fold_folder, numbers), _FINAL_FOLDER)
         scores = [score for fold in numbers for score in self.fold(fold, needs_held_out=aim is not None)]
         validation = summarize(scores, self.plan)
         point = None
@@ -119,13 +126,15 @@ class Job:
 
     def final(self, given: Mapping[str, torch.Tensor] | None = None) -> tuple[dict[str, torch.Tensor], int]:
         """The weights of the final network, and on how many cases it was trained; `given` as `fit` takes it."""
-        plan = fitted_plan(self.plan)
+        plan, folder = fitted_plan(self.plan), self.work / _FINAL_FOLDER
         training, validation = self.data.to_fit(plan)
+        self._start_anew(_FINAL_FOLDER)
+        claim(folder, case_hashes(self.data.manifest), resume=self.resume)
         with self.monitor.stage("train"):
             weights = fit(
                 [self.loaded[case.case_id] for case in training],
                 plan,
-                self.work / "all",
+                folder,
                 device=self.device,
                 devices=self.devices,
                 resume=self.resume,
@@ -135,3 +144,13 @@ class Job:
                 start=self.start,
             )
         return weights, len(training)
+
+    def _start_anew(self, *names: str) -> None:
+        """Before the first network of a run that does not go on: none of an earlier run is taken for its own later."""
+        if not self.resume:
+            for name in names:
+                start_anew(self.work / name)
+
+
+def _fold_folder(number: int) -> str:
+    return f"fold_{number}"

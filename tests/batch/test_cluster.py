@@ -67,14 +67,20 @@ def test_a_killed_worker_and_a_scheduler_that_starts_again_lose_nothing(tmp_path
 
 def test_a_local_cluster_makes_the_same_tables_and_names_its_dashboard(tmp_path: Path, tiny_bundle: Path) -> None:
     archive = make_archive(tmp_path / "in", 4, 3)
-    medseg.run_archive(archive, tiny_bundle, tmp_path / "whole", **HOW)
+    how = {**HOW, "mesh": "obj"}
+    medseg.run_archive(archive, tiny_bundle, tmp_path / "whole", **how)
     events: list[Mapping[str, Any]] = []
     medseg.run_archive(
-        archive, tiny_bundle, tmp_path / "out", scheduler="local", workers=1, on_event=events.append, **HOW
+        archive, tiny_bundle, tmp_path / "out", scheduler="local", workers=1, on_event=events.append, **how
     )
+    assert meshes(tmp_path / "out") == meshes(tmp_path / "whole") != []
     assert tables(tmp_path / "out") == tables(tmp_path / "whole")
     (link,) = [event["dashboard"] for event in events if event["event"] == "cluster"]
     assert link.startswith(f"http://{LOOPBACK}:")
+
+
+def meshes(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.glob("*/meshes/*"))
 
 
 def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, tiny_bundle: Path, monkeypatch: Any) -> None:

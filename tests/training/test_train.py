@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,48 @@ def test_cases_of_other_splits_are_neither_trained_on_nor_counted(tmp_path: Path
     assert "\n3 cases. Channels" in (alone / "docs" / "README.md").read_text()
     metadata = [json.loads((folder / "configs" / "metadata.json").read_text()) for folder in (alone, bundle)]
     assert [each["training_cases"] for each in metadata] == [3, 2]
+
+
+def interrupted(folds_done: int) -> Callable[[str, int, int], None]:
+    """Progress that ends a run in the training that follows so many folds."""
+
+    def tell(stage: str, done: int, _total: int) -> None:
+        if stage == f"fold {folds_done}" and done:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def scored_at(bundle: Path) -> list[int]:
+    """When each fold was scored, 0 for not yet."""
+    files = [bundle.with_name(f"{bundle.name}.training") / f"fold_{fold}" / "scores.json" for fold in (0, 1)]
+    return [path.stat().st_mtime_ns if path.exists() else 0 for path in files]
+
+
+def test_a_run_that_starts_anew_leaves_nothing_to_take_for_its_own(tmp_path: Path) -> None:
+    manifest, bundle = write_data_set(tmp_path / "data"), tmp_path / "bundle"
+    train(manifest, bundle, plan=quick_plan(), device="cpu", cross_validate=True)
+    first = scored_at(bundle)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            manifest, bundle, plan=quick_plan(), device="cpu", cross_validate=True, overwrite=True,
+            progress=interrupted(1),
+        )  # fmt: skip
+    again = scored_at(bundle)
+    assert again[0] > first[0]
+    assert again[1] == 0
+    assert not list(bundle.with_name("bundle.training").glob("all/checkpoint.pt"))
+    train(manifest, bundle, plan=quick_plan(), device="cpu", cross_validate=True, resume=True, overwrite=True)
+    assert scored_at(bundle)[0] == again[0]
+    assert scored_at(bundle)[1] > first[1]
+
+
+def test_a_run_does_not_go_on_with_other_cases(tmp_path: Path) -> None:
+    manifest, bundle = write_data_set(tmp_path / "data"), tmp_path / "bundle"
+    train(manifest, bundle, plan=quick_plan(), device="cpu", folds=[0])
+    content = json.loads(manifest.read_text())
+    content["cases"][1]["fold"], content["cases"][2]["fold"] = 0, 1
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(TrainingError, match=r"fold_0: begun with other cases .*\(case_1, case_2 added, taken away"):
+        train(manifest, bundle, plan=quick_plan(), device="cpu", cross_validate=True, resume=True)
+    train(manifest, bundle, plan=quick_plan(), device="cpu", cross_validate=True)
