@@ -16,6 +16,7 @@ from medseg.cli.training_options import (
     CrossValidate,
     DataRoot,
     Devices,
+    Folds,
     Manifest,
     Patience,
     Resume,
@@ -33,10 +34,10 @@ _Given = Annotated[
         help="Model to start from: name of a shipped bundle, a bundle's folder, or an nnU-Net model folder.",
     ),
 ]
-_Fold = Annotated[
+_FromFold = Annotated[
     str | None,
     typer.Option(
-        "--fold",
+        "--from-fold",
         metavar="K",
         help="Fold of an nnU-Net model to start from, a number or all [default: its first].",
         show_default=False,
@@ -56,7 +57,7 @@ def finetune(
     given: _Given,
     manifest: Manifest,
     output: BundleFolder,
-    fold: _Fold = None,
+    from_fold: _FromFold = None,
     new_output: _NewOutput = False,
     data_root: DataRoot = None,
     work_dir: WorkDir = None,
@@ -65,6 +66,7 @@ def finetune(
     resume: Resume = False,
     cross_validate: CrossValidate = False,
     aim: Aim = None,
+    folds: Folds = None,
     steps: _Steps = None,
     batch_size: BatchSize = None,
     seed: _Seed = None,
@@ -85,7 +87,7 @@ def finetune(
     \b
     Example:
       medseg finetune sarcoma_pet my_lesions.json -o bundles/my_lesions --steps 200
-      medseg finetune nnUNetTrainer__nnUNetPlans__3d_fullres my_lesions.json -o bundles/my_lesions --fold 0
+      medseg finetune nnUNetTrainer__nnUNetPlans__3d_fullres my_lesions.json -o bundles/my_lesions --from-fold 0
     """  # noqa: D301
     from medseg.training.finetune import finetune as train_on
     from medseg.training.planner import Budget
@@ -95,7 +97,7 @@ def finetune(
             given,
             manifest,
             output,
-            fold=fold,
+            from_fold=from_fold,
             new_output=new_output,
             data_root=data_root,
             work_dir=work_dir,
@@ -104,6 +106,7 @@ def finetune(
             resume=resume,
             cross_validate=cross_validate,
             aim=aim,
+            folds=tuple(folds) if folds else None,
             steps=steps,
             batch_size=batch_size,
             seed=seed,
@@ -115,6 +118,6 @@ def finetune(
             progress=progress,
         )
     if as_json:
-        print_json({"bundle": given, "manifest": str(manifest), "output": str(written)})
+        print_json({"bundle": given, "manifest": str(manifest), "output": str(written), "folds": folds or None})
     else:
-        typer.echo(f"Bundle written to {written}")
+        typer.echo(f"{'Folds' if folds else 'Bundle'} written to {written}")

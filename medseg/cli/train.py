@@ -17,6 +17,7 @@ from medseg.cli.training_options import (
     CrossValidate,
     DataRoot,
     Devices,
+    Folds,
     Manifest,
     Patience,
     Resume,
@@ -32,10 +33,6 @@ __all__ = ["train"]
 
 _PlanFile = Annotated[
     Path | None, typer.Option("--plan", help="Plan in JSON [default: planned from the cases].", show_default=False)
-]
-_Folds = Annotated[
-    list[int] | None,
-    typer.Option("--fold", metavar="K", help="Only this fold, and no bundle; may be repeated.", show_default=False),
 ]
 _HeadsFor = Annotated[
     str | None,
@@ -73,7 +70,7 @@ def train(
     resume: Resume = False,
     cross_validate: CrossValidate = False,
     aim: Aim = None,
-    folds: _Folds = None,
+    folds: Folds = None,
     steps: _Steps = None,
     batch_size: BatchSize = None,
     seed: _Seed = None,

@@ -15,6 +15,7 @@ __all__ = [
     "CrossValidate",
     "DataRoot",
     "Devices",
+    "Folds",
     "Manifest",
     "Patience",
     "Resume",
@@ -61,6 +62,10 @@ Devices = Annotated[
         help="CUDA devices that train each network together (with --device cpu: processes); each takes its share of "
         "every batch.",
     ),
+]
+Folds = Annotated[
+    list[int] | None,
+    typer.Option("--fold", metavar="K", help="Only this fold, and no bundle; may be repeated.", show_default=False),
 ]
 Manifest = Annotated[
     Path, typer.Argument(metavar="MANIFEST", show_default=False, help="JSON list of cases with their SHA-256.")

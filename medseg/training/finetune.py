@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from medseg.core.monitor import Monitor, Progress
 from medseg.core.plan import Plan
-from medseg.errors import ChannelMismatch, OutputExists, TrainingError
+from medseg.errors import ChannelMismatch, TrainingError
 from medseg.io.manifest import DataManifest
-from medseg.models.bundle import PLAN_PATH
 from medseg.networks.build import build_network
 from medseg.training.planner import Budget
 from medseg.training.preparation import plan_of, read_training_data
 from medseg.training.rules import choose_phantom_share
 from medseg.training.start import Start, named_classes, read_model, start_of
-from medseg.training.train import checked_aim, first_device, ready_job, write_trained
+from medseg.training.train import checked_aim, first_device, ready_folders, ready_job, run_job
 
 __all__ = ["finetune"]
 
@@ -28,7 +28,7 @@ def finetune(
     manifest: str | Path,
     bundle: str | Path,
     *,
-    fold: int | str | None = None,
+    from_fold: int | str | None = None,
     new_output: bool = False,
     data_root: str | Path | None = None,
     work_dir: str | Path | None = None,
@@ -36,6 +36,7 @@ def finetune(
     devices: int = 1,
     resume: bool = False,
     cross_validate: bool = False,
+    folds: Sequence[int] | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
@@ -57,9 +58,9 @@ def finetune(
     ----------
     given
         A bundle of medseg's own, by name or path; or an nnU-Net v2 model folder. It is left as it is.
-    fold
+    from_fold
         Number (or "all") of the fold of an nnU-Net model; None for the first that it has.
-    manifest, bundle, data_root, work_dir, device, devices, resume, cross_validate, budget, aim, overwrite, progress
+    manifest, bundle, data_root, work_dir, device, devices, resume, cross_validate, folds, budget, aim, overwrite, progress
         As `medseg.train` takes them.
     new_output
         The manifest's classes may be others: the layers whose size follows from them start from fresh weights.
@@ -68,7 +69,7 @@ def finetune(
 
     Returns
     -------
-    The bundle's folder.
+    The bundle's folder, or the work folder when only folds were trained.
 
     Raises
     ------
@@ -86,9 +87,8 @@ def finetune(
     bundle, monitor = Path(bundle), Monitor(progress)
     place = first_device(device, devices)
     wanted_aim = checked_aim(aim, cross_validate=cross_validate)
-    if (bundle / PLAN_PATH).exists() and not overwrite:
-        raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
-    model = read_model(given, fold)
+    work = ready_folders(bundle, work_dir, folds, overwrite=overwrite)
+    model = read_model(given, from_fold)
     with monitor.stage("read"):
         data = read_training_data(manifest, data_root)
     with monitor.stage("plan"):
@@ -97,16 +97,11 @@ def finetune(
         planned = plan_of(data, plan, budget or Budget(), device, devices)
         changes = {"steps": steps, "batch_size": batch_size, "seed": seed}
         changes |= {"validate_every": validate_every, "patience": patience}
-        work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
         for remark in source.remarks:
             monitor.remark(remark)
         weights = _start(source, plan)
         job = ready_job(planned, data, changes, work, place, resume, monitor, weights, devices)
-    validation, point = job.cross_validation(wanted_aim) if cross_validate else (None, None)
-    trained, n_cases = job.final()
-    with monitor.stage("write"):
-        write_trained(bundle, job.plan, trained, data.manifest, n_cases, validation, source.name, point)
-    return bundle
+    return run_job(job, bundle, cross_validate=cross_validate, folds=folds, aim=wanted_aim, started_from=source.name)
 
 
 def _plan(source: Start, data: DataManifest, *, new_output: bool, learning_rate: float | None) -> Plan:

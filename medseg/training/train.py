@@ -27,7 +27,7 @@ from medseg.training.scores import SCORES_PATH, CrossValidation
 from medseg.training.team import devices_of
 from medseg.training.tune import POINT_PATH
 
-__all__ = ["checked_aim", "first_device", "ready_job", "train", "write_trained"]
+__all__ = ["checked_aim", "first_device", "ready_folders", "ready_job", "run_job", "train", "write_trained"]
 
 
 def train(
@@ -115,9 +115,7 @@ def train(
     bundle, monitor = Path(bundle), Monitor(progress)
     place = first_device(device, devices)
     wanted_aim = checked_aim(aim, cross_validate=cross_validate)
-    if (bundle / PLAN_PATH).exists() and not overwrite and folds is None:
-        raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
-    work = Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
+    work = ready_folders(bundle, work_dir, folds, overwrite=overwrite)
     with monitor.stage("read"):
         data = read_training_data(manifest, data_root)
     given = None if heads_for is None else read_bundle(find_model(heads_for))
@@ -130,16 +128,7 @@ def train(
         changes = {"steps": steps, "batch_size": batch_size, "seed": seed}
         changes |= {"validate_every": validate_every, "patience": patience}
         job = ready_job(planned, data, changes, work, place, resume, monitor, devices=devices)
-    if folds is not None:
-        job.folds(folds)
-        return work
-    validation, point = job.cross_validation(wanted_aim) if cross_validate else (None, None)
-    weights, n_cases = job.final(None if given is None else own_weights(given))
-    if given is not None:
-        validation = _kept_validation(given)
-    with monitor.stage("write"):
-        write_trained(bundle, job.plan, weights, data.manifest, n_cases, validation, point=point)
-    return bundle
+    return run_job(job, bundle, cross_validate=cross_validate, folds=folds, aim=wanted_aim, heads_for=given)
 
 
 def first_device(device: str, n: int) -> torch.device:
@@ -157,6 +146,13 @@ def checked_aim(aim: str | None, *, cross_validate: bool) -> Aim | None:
     if not cross_validate:
         raise UsageError(f'the aim "{wanted}" is met on held-out cases: give cross_validate too (--cross-validate)')
     return wanted
+
+
+def ready_folders(bundle: Path, work_dir: str | Path | None, folds: Sequence[int] | None, *, overwrite: bool) -> Path:
+    """The work folder, once it is clear that the bundle may be written: OutputExists. Folds alone write none."""
+    if (bundle / PLAN_PATH).exists() and not overwrite and folds is None:
+        raise OutputExists(f"{bundle}: a bundle is there already; --overwrite replaces it")
+    return Path(work_dir) if work_dir is not None else bundle.with_name(bundle.name + ".training")
 
 
 def ready_job(
@@ -178,6 +174,45 @@ def ready_job(
     job = Job(data, plan, work, device, resume, monitor, start, devices)
     job.prepare()
     return job
+
+
+def run_job(
+    job: Job,
+    bundle: Path,
+    *,
+    cross_validate: bool = False,
+    folds: Sequence[int] | None = None,
+    aim: Aim | None = None,
+    started_from: str | None = None,
+    heads_for: Bundle | None = None,
+) -> Path:
+    """Do the work: some folds and no more, or the cross-validation where it is wanted, the final network, the bundle.
+
+    Parameters
+    ----------
+    job
+        What is trained.
+    bundle, cross_validate, folds, aim
+        As `train` takes them.
+    started_from
+        Name of the model whose weights the networks start from.
+    heads_for
+        The bundle whose network is given heads.
+
+    Returns
+    -------
+    The bundle's folder, or the work folder when only folds were trained.
+    """
+    if folds is not None:
+        job.folds(folds)
+        return job.work
+    validation, point = job.cross_validation(aim) if cross_validate else (None, None)
+    weights, n_cases = job.final(None if heads_for is None else own_weights(heads_for))
+    if heads_for is not None:
+        validation = _kept_validation(heads_for)
+    with job.monitor.stage("write"):
+        write_trained(bundle, job.plan, weights, job.data.manifest, n_cases, validation, started_from, point)
+    return bundle
 
 
 def _plan_before(work: Path) -> Plan | None:

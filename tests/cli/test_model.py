@@ -46,7 +46,7 @@ def test_an_nnunet_model_is_trained_on_from_and_exported_again(tmp_path: Path) -
     described = dataset(labels={"background": 0, "tumor": 1})
     given = model_folder(tmp_path / "given", folds=(0, 2), dataset_json=described)
     bundle, folder = tmp_path / "bundle", tmp_path / "folder"
-    done = run_well("finetune", given, manifest, "-o", bundle, "--fold", "2", "--steps", "1")
+    done = run_well("finetune", given, manifest, "-o", bundle, "--from-fold", "2", "--steps", "1")
     assert "start = Dataset999_Test 3d_fullres fold 2: plain_conv_unet of 3 levels, grid SAR" in done.stderr
     assert "(medseg)" in run_well("model", "info", bundle).stdout
     done = run_well("model", "export", bundle, "--format", "nnunet", "-o", folder)

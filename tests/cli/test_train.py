@@ -145,6 +145,9 @@ def test_finetune_starts_from_a_bundle(tmp_path: Path, manifest: Path, plan_file
     run_well("train", manifest, "-o", tmp_path / "given", "--plan", plan_file, "--steps", "1", "-q")
     shown = run_well("finetune", tmp_path / "given", manifest, "-o", tmp_path / "out", "--steps", "1", "--json", "-q")
     assert json.loads(shown.stdout)["output"] == str(tmp_path / "out")
+    start = ["finetune", tmp_path / "given", manifest, "-o", tmp_path / "folds", "--steps", "1", "-q"]
+    assert run_well(*start, "--fold", "1").stdout == f"Folds written to {tmp_path / 'folds.training'}\n"
+    assert not (tmp_path / "folds").exists()
     content = json.loads(manifest.read_text()) | {"labels": {"1": "node"}}
     manifest.write_text(json.dumps(content))
     result = run("finetune", tmp_path / "given", manifest, "-o", tmp_path / "other", "--steps", "1", "-q")

@@ -89,3 +89,17 @@ def test_other_classes_are_refused_unless_the_output_starts_anew(
     }
     assert 0 < len(new) < len(before) / 4
     assert all(len(labels) + 1 in after[name].shape for name in new)
+
+
+def test_folds_are_trained_on_side_by_side_and_gathered(tmp_path: Path, given: Path, manifest: Path) -> None:
+    how = {"device": "cpu", "steps": 1}
+    whole = finetune(given, manifest, tmp_path / "whole", cross_validate=True, **how)
+    for fold in (1, 0):
+        assert finetune(given, manifest, tmp_path / "parts", folds=[fold], **how) == tmp_path / "parts.training"
+    assert not (tmp_path / "parts").exists()
+    log = tmp_path / "parts.training" / "fold_0" / "member_0" / "train.log"
+    before = log.stat().st_mtime_ns
+    parts = finetune(given, manifest, tmp_path / "parts", cross_validate=True, resume=True, **how)
+    assert log.stat().st_mtime_ns == before
+    for name in ("docs/cross_validation.json", "docs/README.md", "configs/plan.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes(), name

@@ -65,7 +65,7 @@ def test_the_bundle_holds_nnunets_weights_under_nnunets_names(tmp_path: Path, ma
     assert "decoder.seg_layers.1.weight" in found
     assert "decoder.seg_layers.0.weight" not in found  # a head that only deep supervision looks at
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
-    other = finetune(given, manifest, tmp_path / "other", fold=3, **HARDLY)
+    other = finetune(given, manifest, tmp_path / "other", from_fold=3, **HARDLY)
     of_other = read_state_dict(other / "models" / "model.pt")
     assert not torch.allclose(of_other["decoder.seg_layers.1.weight"], found["decoder.seg_layers.1.weight"], atol=1e-3)
     card = (bundle / "docs" / "README.md").read_text()
@@ -224,9 +224,9 @@ def test_a_cascades_second_stage_is_refused(tmp_path: Path, manifest: Path) -> N
 def test_folds_that_are_not_there_are_refused(tmp_path: Path, manifest: Path) -> None:
     given = folder(tmp_path / "model")
     with pytest.raises(UsageError, match="no fold 4; it has 0"):
-        finetune(given, manifest, tmp_path / "out", fold=4, **HARDLY)
+        finetune(given, manifest, tmp_path / "out", from_fold=4, **HARDLY)
     with pytest.raises(UsageError, match="has no folds to choose from"):
-        finetune("sarcoma_pet", manifest, tmp_path / "out", fold=0, **HARDLY)
+        finetune("sarcoma_pet", manifest, tmp_path / "out", from_fold=0, **HARDLY)
     (given / "fold_0" / "checkpoint_final.pth").unlink()
     with pytest.raises(InvalidBundle, match="no fold_"):
         finetune(given, manifest, tmp_path / "out", **HARDLY)
