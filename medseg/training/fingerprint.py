@@ -29,6 +29,8 @@ class Fingerprint:
         (3,) median voxel spacing in mm along patient x, y, z.
     extent_mm
         (3,) size in mm along patient x, y, z that no scan exceeds.
+    typical_mm
+        (3,) median size of the scans in mm along patient x, y, z.
     foreground
         One array a channel: sampled stored intensities inside the reference lesions.
     zero_shares
@@ -41,6 +43,7 @@ class Fingerprint:
 
     spacing_mm: tuple[float, float, float]
     extent_mm: tuple[float, float, float]
+    typical_mm: tuple[float, float, float]
     foreground: tuple[NDArray[np.float32], ...]
     zero_shares: tuple[float, ...]
     lesions_mm3: tuple[tuple[str, float], ...] = ()
@@ -64,6 +67,7 @@ def take_fingerprint(cases: Sequence[LabelledCase], manifest: DataManifest) -> F
     return Fingerprint(
         _percentile(spacings, 50),
         _percentile(extents, _EXTENT_PERCENTILE),
+        _percentile(extents, 50),
         tuple(np.concatenate(samples, axis=1)),
         tuple(np.median(zero_shares, axis=0).tolist()),
         tuple((case.case_id, size) for case in cases for size in _lesion_sizes(case)),

@@ -20,6 +20,7 @@ from medseg.training.loop import fit
 from medseg.training.operating_point import OperatingPoint
 from medseg.training.operating_text import warnings_of
 from medseg.training.preparation import TrainingData, fitted_plan
+from medseg.training.reasons import REASONS_PATH, PlanReasons
 from medseg.training.scores import CaseScore, CrossValidation
 from medseg.training.team import check_team
 from medseg.training.tune import find_point
@@ -38,8 +39,8 @@ class Job:
 
     Parameters
     ----------
-    data, plan
-        Verified cases, and how they are trained.
+    data, plan, reasons
+        Verified cases, how they are trained, and why so.
     work
         Folder of checkpoints and logs.
     device, resume, monitor
@@ -52,6 +53,7 @@ class Job:
 
     data: TrainingData
     plan: Plan
+    reasons: PlanReasons
     work: Path
     device: torch.device
     resume: bool
@@ -60,7 +62,7 @@ class Job:
     devices: int = 1
 
     def prepare(self) -> None:
-        """Refuse what cannot be trained, write the plan into the work folder, load the cases.
+        """Refuse what cannot be trained, write the plan and its reasons into the work folder, load the cases.
 
         Raises
         ------
@@ -70,6 +72,7 @@ class Job:
         check_team(fitted_plan(self.plan), self.devices)
         self.data.to_fit(fitted_plan(self.plan))
         write_json(self.plan.model_dump(mode="json"), self.work / "plan.json")
+        write_json(self.reasons.model_dump(mode="json"), self.work / REASONS_PATH.name)
         assert self.loaded  # noqa: S101  # read_training_data refuses a manifest without cases
 
     @cached_property

@@ -6,6 +6,7 @@ from medseg.core.plan import Plan, TrainingPlan
 from medseg.io.manifest import DataManifest
 from medseg.training.operating_point import OperatingPoint
 from medseg.training.operating_text import TITLE, as_markdown
+from medseg.training.reasons import PlanReasons
 from medseg.training.scores import CaseScore, CrossValidation
 
 __all__ = ["model_card", "with_section"]
@@ -22,6 +23,7 @@ _NETWORK_NAMES = {
 def model_card(
     plan: Plan,
     data: DataManifest,
+    reasons: PlanReasons,
     validation: CrossValidation | None,
     started_from: str | None = None,
     point: OperatingPoint | None = None,
@@ -33,6 +35,7 @@ def model_card(
         "**For research use only. This is no medical device.**",
         "## Data\n\n" + _data_text(data),
         "## Model and training\n\n" + _training_text(plan) + _start_text(started_from),
+        "## Why this plan\n\n" + _reasons_text(reasons, started_from),
         "## What it is worth on patients that it has not seen\n\n" + _worth_text(validation),
         "## Limits\n\n" + "\n".join(f"* {note}" for note in (*_limits(plan), *data.notes)),
         f"## Use\n\n    medseg segment SCAN --model {plan.name} -o OUT\n\n"
@@ -105,6 +108,13 @@ def _start_text(started_from: str | None) -> str:
         f"\n\nTraining started from the weights of {started_from}; its own cases, and its license, count for this "
         "model too. Scores on patients that it was trained on would say nothing."
     )
+
+
+def _reasons_text(reasons: PlanReasons, started_from: str | None) -> str:
+    lines = [*map(str, reasons.reasons), *(f"Warning: {warning}" for warning in reasons.warnings)]
+    if started_from is not None:
+        lines.insert(0, f"network, grid, intensities, windows and separation are those of {started_from}")
+    return "\n".join(f"* {line}" for line in lines) or "It was given, and not made from the cases."
 
 
 def _kept_text(training: TrainingPlan) -> str:

@@ -14,9 +14,10 @@ from medseg.io.manifest import DataManifest
 from medseg.training import rules
 from medseg.training.datasets import load_case
 from medseg.training.fingerprint import Fingerprint
+from medseg.training.reasons import Reason
 from medseg.training.step_cost import seconds_a_step, training_bytes
 
-__all__ = ["Budget", "Planned", "Reason", "plan_training", "plan_with_reasons", "within_minutes"]
+__all__ = ["Budget", "Planned", "plan_training", "plan_with_reasons", "within_minutes"]
 
 _MIB = 2**20
 _SMALLER = 0.8  # share of the voxels of a window that is tried next
@@ -37,18 +38,6 @@ class Budget:
         for name, value in (("memory", self.memory_mib), ("minutes", self.minutes)):
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"a budget of {name} is a number above 0; got {value}")
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One choice of a plan: the field, its value in words, and why."""
-
-    field: str
-    value: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.field} = {self.value}: {self.why}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +124,7 @@ def _mapping(intensity: IntensityPlan) -> str:
 def _within_memory(planned: Planned, fingerprint: Fingerprint, memory_mib: float) -> Planned:
     """The largest window, then the largest batch, that training can hold."""
     plan, n_voxels = planned.plan, float(rules.PATCH_VOXELS)
-    spacing = fingerprint.spacing_mm
+    spacing = plan.spacing_mm or fingerprint.spacing_mm
     while (needed := training_bytes(plan, fingerprint.total_mm3) / _MIB) > memory_mib:
         n_voxels *= _SMALLER
         if n_voxels >= _LEAST_PATCH_VOXELS:

@@ -2,8 +2,9 @@
 
 References
 ----------
-Isensee et al., nnU-Net, Nature Methods 2021: median spacing, patch of the scans' aspect within a budget, intensity
-clipping at foreground percentiles or z-scores by modality, mirroring at test time as in training.
+Isensee et al., nnU-Net, Nature Methods 2021: median spacing, and a coarser grid where a patch holds little of a scan;
+patch of the scans' aspect within a budget, intensity clipping at foreground percentiles or z-scores by modality,
+mirroring at test time as in training.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ _WITH_A_UNIT = ("CT", "PT")  # what a stored value of 100 means is the same in e
 _CUT_OUT_SHARE = 0.25  # of zeros: the scan was masked, as a brain whose skull was taken off
 _LEAST_PEAK_SUV = 1.0  # the uptake of a body that takes up evenly: what stays below takes up nothing of its own
 _MEMBERS = 2
+_SMALL_SHARE = 0.1  # of the lesions are smaller than those that a coarser grid must show well
+_VOXELS_OF_A_SMALL_LESION = 1000  # ten voxels across: what interpolated probabilities outline well
+_WORTH_COARSENING = 1.25  # times the voxel; less would only blur
 _LEAST_VOXELS = 2.0  # of a lesion on the network's grid
 _MOST_NAMED = 5
 
@@ -48,9 +52,34 @@ Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
 
-def choose_spacing(fingerprint: Fingerprint) -> tuple[Spacing, str]:
-    """The median spacing of the scans along each axis of the patient."""
-    return fingerprint.spacing_mm, "median voxel spacing of the scans along patient x, y, z"
+def choose_spacing(fingerprint: Fingerprint, n_voxels: int = PATCH_VOXELS) -> tuple[Spacing, str]:
+    """The median spacing of the scans; coarser where a window then holds a scan whole and lesions are large enough."""
+    own = fingerprint.spacing_mm
+    median = "median voxel spacing of the scans along patient x, y, z"
+    sizes = [size for _, size in fingerprint.lesions_mm3]
+    needed_mm3 = math.prod(fingerprint.typical_mm) / n_voxels
+    allowed_mm3 = float(np.quantile(sizes, _SMALL_SHARE)) / _VOXELS_OF_A_SMALL_LESION if sizes else 0.0
+    voxel_mm3 = min(needed_mm3, allowed_mm3)
+    if voxel_mm3 < _WORTH_COARSENING * math.prod(own):
+        return own, median
+    held = "holds a typical scan whole" if needed_mm3 <= allowed_mm3 else "holds more of a scan"
+    shown = " x ".join(f"{s:g}" for s in own)
+    return _coarsened(own, voxel_mm3), (
+        f"coarser than {shown}, the {median}: a window of {n_voxels:,} voxels then {held}, and nine of ten lesions "
+        f"still have {_VOXELS_OF_A_SMALL_LESION} voxels or more"
+    )
+
+
+def _coarsened(spacing_mm: Spacing, voxel_mm3: float) -> Spacing:
+    """The finest axes first, up to the next coarser one, until a voxel has this volume."""
+    order = sorted(range(3), key=lambda axis: spacing_mm[axis])
+    level = 0.0
+    for n_raised in (1, 2, 3):
+        level = (voxel_mm3 / math.prod(spacing_mm[axis] for axis in order[n_raised:])) ** (1 / n_raised)
+        if n_raised == 3 or level <= spacing_mm[order[n_raised]]:
+            break
+    x, y, z = (round(max(one, level), 2) if one < level else one for one in spacing_mm)
+    return x, y, z
 
 
 def choose_network() -> tuple[NetworkPlan, str]:

@@ -11,7 +11,6 @@ from medseg.core.monitor import Monitor, Progress
 from medseg.core.plan import Plan
 from medseg.errors import OutputExists, TrainingError, UsageError
 from medseg.inference.device import resolve_device
-from medseg.io.manifest import DataManifest
 from medseg.models.bundle import PLAN_PATH, Bundle, read_bundle
 from medseg.models.export import write_bundle
 from medseg.models.own_network import own_weights
@@ -23,11 +22,12 @@ from medseg.training.model_card import model_card
 from medseg.training.operating_point import OperatingPoint
 from medseg.training.planner import Budget, Planned
 from medseg.training.preparation import TrainingData, changed, plan_of, read_training_data
+from medseg.training.reasons import REASONS_PATH, reasons_of
 from medseg.training.scores import SCORES_PATH, CrossValidation
 from medseg.training.team import devices_of
 from medseg.training.tune import POINT_PATH
 
-__all__ = ["checked_aim", "first_device", "ready_folders", "ready_job", "run_job", "train", "write_trained"]
+__all__ = ["checked_aim", "first_device", "ready_folders", "ready_job", "run_job", "train"]
 
 
 def train(
@@ -171,7 +171,8 @@ def ready_job(
     build_network(plan)  # a plan that cannot be built fails here and not after the cases are loaded
     for sentence in (*map(str, planned.reasons), *(f"Warning: {warning}" for warning in planned.warnings)):
         monitor.remark(sentence)
-    job = Job(data, plan, work, device, resume, monitor, start, devices)
+    reasons = reasons_of(planned, plan, changes, work if resume else None)
+    job = Job(data, plan, reasons, work, device, resume, monitor, start, devices)
     job.prepare()
     return job
 
@@ -211,7 +212,7 @@ def run_job(
     if heads_for is not None:
         validation = _kept_validation(heads_for)
     with job.monitor.stage("write"):
-        write_trained(bundle, job.plan, weights, job.data.manifest, n_cases, validation, started_from, point)
+        _write_trained(bundle, job, weights, n_cases, validation, started_from, point)
     return bundle
 
 
@@ -241,23 +242,23 @@ def _kept_validation(given: Bundle) -> CrossValidation | None:
     return CrossValidation.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def write_trained(
+def _write_trained(
     bundle: Path,
-    plan: Plan,
+    job: Job,
     weights: dict[str, torch.Tensor],
-    data: DataManifest,
     n_cases: int,
     validation: CrossValidation | None,
-    started_from: str | None = None,
-    point: OperatingPoint | None = None,
+    started_from: str | None,
+    point: OperatingPoint | None,
 ) -> None:
-    """Write a trained network as a bundle, with its model card and the scores of its cross-validation.
+    """Write a trained network as a bundle, with its model card, its plan's reasons and its cross-validation's scores.
 
     With an operating point, the bundle's plan is the one that the network was trained by, at that point.
     """
-    found = {SCORES_PATH: validation, POINT_PATH: point}
+    data, reasons = job.data.manifest, job.reasons if job.reasons.reasons else None
+    found = {SCORES_PATH: validation, POINT_PATH: point, REASONS_PATH: reasons}
     extra = {path: record.model_dump(mode="json") for path, record in found.items() if record is not None}
-    plan = plan if point is None else point.applied(plan)
+    plan = job.plan if point is None else point.applied(job.plan)
     write_bundle(
         bundle,
         plan,
@@ -265,7 +266,7 @@ def write_trained(
         description=data.description,
         data_source=f"{data.source} ({data.licence}). {data.attribution}",
         n_cases=n_cases,
-        model_card=model_card(plan, data, validation, started_from, point),
+        model_card=model_card(plan, data, job.reasons, validation, started_from, point),
         eval_metrics=None if validation is None else {"mean_dice": round(validation.dice.mean, 4)},
         json_files=extra,
     )

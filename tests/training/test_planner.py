@@ -20,6 +20,7 @@ from medseg.io.scan import load_volume
 from medseg.training.fingerprint import Fingerprint, take_fingerprint
 from medseg.training.planner import Budget, Planned, plan_training, plan_with_reasons, within_minutes
 from medseg.training.preparation import plan_manifest, read_training_data
+from medseg.training.reasons import PlanReasons, Reason
 from medseg.training.step_cost import training_bytes
 from medseg.training.train import train
 from tests.plans import tiny_plan
@@ -38,7 +39,7 @@ def manifest(units: str = "suv", modality: str = "PT") -> DataManifest:
 
 def fingerprint(extent_mm: tuple[float, float, float] = (200.0, 160.0, 240.0)) -> Fingerprint:
     inside = np.linspace(-100, 300, 1001).astype(np.float32)
-    return Fingerprint((4.0, 4.0, 3.0), extent_mm, (inside,), (0.1,))
+    return Fingerprint((4.0, 4.0, 3.0), extent_mm, extent_mm, (inside,), (0.1,))
 
 
 def test_grid_is_the_median_spacing_and_small_scans_fit_one_window() -> None:
@@ -49,6 +50,32 @@ def test_grid_is_the_median_spacing_and_small_scans_fit_one_window() -> None:
 
 def test_a_core_must_rise_by_a_voxel_to_be_a_lesion_of_its_own() -> None:
     assert plan_training(manifest(), fingerprint()).separation.h_min_mm == 4.0
+
+
+@pytest.mark.parametrize(
+    ("lesion_ml", "spacing", "why"),
+    [
+        (300.0, (5.81, 5.81, 5.81), "then holds a typical scan whole"),
+        (100 * 4.0 * 4.0 * 3.5 / 1000, (4.0, 4.0, 3.0), "median voxel spacing"),  # 117 voxels of the scans' grid
+        (1000 * 4.0 * 4.0 * 4.0 / 1000, (4.0, 4.0, 4.0), "then holds more of a scan"),
+    ],
+)
+def test_a_grid_is_coarser_where_windows_are_small_and_lesions_large(
+    lesion_ml: float, spacing: tuple[float, float, float], why: str
+) -> None:
+    body = replace(fingerprint((500.0, 400.0, 450.0)), lesions_mm3=(("a", 1000 * lesion_ml), ("b", 1000 * lesion_ml)))
+    planned = plan_with_reasons(manifest(), body)
+    assert planned.plan.spacing_mm == spacing
+    assert why in planned.reasons[0].why
+    a_tenth_small = replace(body, lesions_mm3=(*[("a", 1000 * lesion_ml)] * 8, ("b", 10.0), ("c", 10.0)))
+    assert plan_training(manifest(), a_tenth_small).spacing_mm == (4.0, 4.0, 3.0)
+
+
+def test_the_finest_axes_are_coarsened_first() -> None:
+    thick = replace(fingerprint((150.0, 160.0, 250.0)), spacing_mm=(1.0, 1.0, 3.0), lesions_mm3=(("a", 5e5),))
+    x, y, z = plan_training(manifest(), thick).spacing_mm
+    assert x == y == pytest.approx((150 * 160 * 250 / (64 * 64 * 112) / 3) ** 0.5, abs=0.01)
+    assert z == 3.0
 
 
 @pytest.mark.parametrize("extent", [(2000.0, 2000.0, 1500.0), (600.0, 600.0, 1800.0)])
@@ -194,3 +221,30 @@ def test_budgets_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         Budget(minutes=-1)
     with pytest.raises(UsageError, match="has decided it already"):
         plan_manifest(write_data_set(tmp_path), plan=tiny_plan(), budget=Budget(memory_mib=4000.0), device="cpu")
+
+
+def test_a_bundle_keeps_the_reasons_of_its_plan_also_when_the_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = with_changes(tiny_plan(), {"training": {"steps": 2}})
+    planned = Planned(small, (Reason("spacing_mm", "4", "so fine"), Reason("training.seed", "0", "why not")), ("tiny",))
+    monkeypatch.setattr("medseg.training.preparation.plan_with_reasons", lambda *_: planned)
+    monkeypatch.setattr("medseg.training.planner.seconds_a_step", lambda *_: 0.18)
+    path, budget = write_data_set(tmp_path / "data"), Budget(minutes=0.01)
+    for resume in (False, True):
+        bundle = train(path, tmp_path / "bundle", budget=budget, seed=7, device="cpu", resume=resume, overwrite=resume)
+        kept = PlanReasons.model_validate_json((bundle / "docs" / "plan_reasons.json").read_text())
+        assert kept.warnings == ("tiny",)
+        told = {reason.field: (reason.value, reason.why) for reason in kept.reasons}
+        assert told["spacing_mm"] == ("4", "so fine")
+        assert told["training.seed"] == ("7", "asked for")
+        assert told["training.steps"][0] == "3, 1 member(s)"
+        card = (bundle / "docs" / "README.md").read_text()
+        assert "## Why this plan\n\n* spacing_mm = 4: so fine\n" in card
+        assert "* Warning: tiny\n" in card
+
+
+def test_a_plan_that_was_given_says_so_in_the_card(tmp_path: Path) -> None:
+    bundle = train(write_data_set(tmp_path / "data"), tmp_path / "bundle", plan=tiny_plan(steps=2), device="cpu")
+    assert "It was given, and not made from the cases." in (bundle / "docs" / "README.md").read_text()
+    assert not (bundle / "docs" / "plan_reasons.json").exists()
