@@ -14,7 +14,7 @@ from medseg.core.plan import Plan
 if TYPE_CHECKING:
     from medseg.training.planner import Planned
 
-__all__ = ["REASONS_PATH", "PlanReasons", "Reason", "reasons_of"]
+__all__ = ["PlanReasons", "REASONS_PATH", "Reason", "reasons_of"]
 
 REASONS_PATH = Path("docs") / "plan_reasons.json"
 """Where a bundle holds them; in a work folder they lie beside its plan, under the same name."""
