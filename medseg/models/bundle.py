@@ -6,7 +6,7 @@ configs/metadata.json     what the MONAI bundle specification asks for
 configs/inference.json    the same model for `python -m monai.bundle run`
 configs/plan.json         the plan: what medseg itself reads
 models/model.pt           a plain state dict
-models/heads.pt           the same for instance heads that are a branch of their own, where there are some
+models/instance_heads.pt  the same for instance heads that are a branch of their own, where there are some
 configs/lesions.json      laid over inference.json: `monai.bundle run` also writes lesion maps, by medseg
 configs/segment.json      laid over inference.json: medseg's whole way, tables too
 configs/evaluate.json     laid over inference.json: Dice of each case against label maps
@@ -48,7 +48,9 @@ EVALUATE_PATH = Path("configs") / "evaluate.json"
 TRAIN_PATH = Path("configs") / "train.json"
 LOGGING_PATH = Path("configs") / "logging.conf"
 WEIGHTS_PATH = Path("models") / "model.pt"
-HEADS_PATH = Path("models") / "heads.pt"
+HEADS_PATH = Path("models") / "instance_heads.pt"
+"""Longer than the name of the weights: MONAI Label loads the file of the shortest name."""
+_HEADS_PATH_BEFORE = Path("models") / "heads.pt"
 MODEL_CARD_PATH = Path("docs") / "README.md"
 
 
@@ -67,8 +69,10 @@ class Bundle:
     @property
     def heads(self) -> Path | None:
         """The weights file of the instance heads, if there is one."""
-        path = self.folder / HEADS_PATH
-        return path if self.plan.network.instance_heads and path.is_file() else None
+        if not self.plan.network.instance_heads:
+            return None
+        paths = (self.folder / HEADS_PATH, self.folder / _HEADS_PATH_BEFORE)
+        return next((path for path in paths if path.is_file()), None)
 
 
 def read_bundle(folder: Path) -> Bundle:

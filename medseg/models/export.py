@@ -238,7 +238,8 @@ def _is_joined(plan: Plan) -> bool:
 
 def _preprocessing(plan: Plan) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = [
-        {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader", "ensure_channel_first": True},
+        {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},  # a step of its own: MONAI Deploy leaves the loader out
         {
             "_target_": "Orientationd",
             "keys": "image",

@@ -277,7 +277,7 @@ def _with_label(inference: Mapping[str, Any]) -> list[dict[str, Any]]:
     steps = []
     for step in _steps(inference, "preprocessing"):
         both = {**step, "keys": ["image", "label"]}
-        if step["_target_"] in ("LoadImaged", "Orientationd"):
+        if step["_target_"] in ("LoadImaged", "EnsureChannelFirstd", "Orientationd"):
             steps.append(both)
         elif step["_target_"] == "Spacingd":
             steps.append({**both, "mode": ["bilinear", "nearest"]})

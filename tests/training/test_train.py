@@ -173,7 +173,7 @@ def test_a_network_with_shared_heads_is_trained_and_loaded(tmp_path: Path) -> No
     manifest = known_instances(write_data_set(tmp_path / "data"))
     plan = with_network(quick_plan(), instance_heads=True)
     bundle = train(manifest, tmp_path / "bundle", plan=plan, device="cpu")
-    assert not (bundle / "models" / "heads.pt").exists()
+    assert not (bundle / "models" / "instance_heads.pt").exists()
     assert medseg.load_segmenter(bundle, device="cpu").recipe.output.has_instance_heads
 
 
