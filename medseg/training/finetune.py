@@ -60,9 +60,10 @@ def finetune(
         A bundle of medseg's own, by name or path; or an nnU-Net v2 model folder. It is left as it is.
     from_fold
         Number (or "all") of the fold of an nnU-Net model; None for the first that it has.
-    manifest, bundle, data_root, work_dir, device, devices, resume, cross_validate, folds, budget, aim
-    overwrite, progress
+    manifest, bundle, data_root, work_dir, device, devices, resume, cross_validate, folds
         As `medseg.train` takes them.
+    budget, aim, overwrite, progress
+        The same.
     new_output
         The manifest's classes may be others: the layers whose size follows from them start from fresh weights.
     steps, batch_size, seed, learning_rate, validate_every, patience
