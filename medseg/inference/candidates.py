@@ -42,10 +42,13 @@ class Candidate(BaseModel):
         return f"{self.engine} {self.precision}" + ("" if self.layers == "own" else f" with {self.layers} layers")
 
 
-def candidates_for(device: torch.device, engine: EngineName, precision: Precision) -> tuple[Candidate, ...]:
+def candidates_for(
+    device: torch.device, engine: EngineName, precision: Precision, *, is_single: bool = False
+) -> tuple[Candidate, ...]:
     """What stands to choose from, the simplest first; "own" layers only stand in for faster ones that fail.
 
-    "auto" leaves torch.compile out: on a CPU it compiles longer than a scan takes.
+    "auto" leaves torch.compile out: on a CPU it compiles longer than a scan takes. For a model that sees the whole
+    image in one window (`is_single`) it also leaves OpenVINO out, which takes longer to start than one window takes.
 
     Raises
     ------
@@ -65,7 +68,7 @@ def candidates_for(device: torch.device, engine: EngineName, precision: Precisio
             raise UsageError(f"engine {engine} does not run in float16 on a CPU; use float32 or bfloat16")
         return (Candidate(engine="torch", precision="float16"),)
     named: tuple[Literal["torch", "compiled", "openvino"], ...] = (
-        ("torch", *(("openvino",) if has_openvino() else ())) if engine == "auto" else (engine,)
+        ("torch", *(("openvino",) if has_openvino() and not is_single else ())) if engine == "auto" else (engine,)
     )
     precisions: tuple[Literal["float32", "bfloat16"], ...] = (
         (("float32", "bfloat16") if multiplies_bfloat16() else ("float32",)) if precision == "auto" else (precision,)

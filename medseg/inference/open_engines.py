@@ -45,6 +45,7 @@ def open_engines(
     engine: EngineName = "auto",
     precision: Precision = "auto",
     window: tuple[int, int, int, int],
+    is_single: bool = False,
 ) -> OpenedEngines:
     """Make networks ready to run.
 
@@ -65,6 +66,8 @@ def open_engines(
         half precision); or by name.
     window
         (C, I, J, K) of the windows that will come; others may come too.
+    is_single
+        Whether a scan is one window: "auto" then takes no engine that is long in starting.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def open_engines(
     UnsupportedOperator
         If the engine that was asked for cannot run the network.
     """
-    candidates = candidates_for(device, engine, precision)
+    candidates = candidates_for(device, engine, precision, is_single=is_single)
     if len(candidates) == 1:
         return OpenedEngines([build(network, candidates[0], device) for network in networks])
     choice = _choice(networks[0], candidates, window)

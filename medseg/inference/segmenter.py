@@ -95,7 +95,14 @@ class Segmenter:
         self._is_away = False
         self._turn: Turn = Turn() if previous is None else previous._turn  # the stages of a cascade share it
         window = (self._n_inputs, *self.recipe.windows.patch_size)
-        opened = open_engines(self._bodies, device=self.device, engine=engine, precision=precision, window=window)
+        opened = open_engines(
+            self._bodies,
+            device=self.device,
+            engine=engine,
+            precision=precision,
+            window=window,
+            is_single=self.recipe.windows.is_whole_image,
+        )
         self.engine, self.precision, self._notes = opened.name, opened.precision, opened.notes
         self._model = self._ready(opened.engines, linear)
 

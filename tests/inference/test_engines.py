@@ -234,6 +234,14 @@ def test_compiled_is_never_chosen_but_can_be_asked_for() -> None:
     assert {candidate.engine for candidate in candidates_for(CPU, "compiled", "float32")} == {"compiled"}
 
 
+@needs_openvino
+def test_openvino_is_not_started_for_one_window_unless_asked_for() -> None:
+    assert "openvino" in {candidate.engine for candidate in candidates_for(CPU, "auto", "auto")}
+    assert {candidate.engine for candidate in candidates_for(CPU, "auto", "auto", is_single=True)} == {"torch"}
+    asked = candidates_for(CPU, "openvino", "float32", is_single=True)
+    assert {candidate.engine for candidate in asked} == {"openvino"}
+
+
 @pytest.mark.slow
 def test_compiled_gives_what_plain_torch_gives() -> None:
     network = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.InstanceNorm3d(8), nn.LeakyReLU(), nn.Conv3d(8, 2, 1))
