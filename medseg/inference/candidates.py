@@ -48,7 +48,8 @@ def candidates_for(
     """What stands to choose from, the simplest first; "own" layers only stand in for faster ones that fail.
 
     "auto" leaves torch.compile out: on a CPU it compiles longer than a scan takes. For a model that sees the whole
-    image in one window (`is_single`) it also leaves OpenVINO out, whose start takes about what it saves in one window, and more memory.
+    image in one window (`is_single`) it also leaves OpenVINO out: its start takes about what it saves there, and more
+    memory.
 
     Raises
     ------
