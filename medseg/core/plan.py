@@ -185,6 +185,7 @@ class TrainingPlan(_Part):
     voxel, which suits a set that is large and varied enough as it is.
     Every `validate_every` steps (0: never) held-out scans are segmented whole, and the weights of the best mean of Dice
     and lesion F1 are kept; after `patience` validations (0: any number) without a better one, training ends.
+    With `deep_supervision` outputs of lower resolutions are trained too, which the trained network has no more.
     """
 
     steps: PositiveInt = 800
@@ -201,6 +202,7 @@ class TrainingPlan(_Part):
     seed: int = 0
     validate_every: Annotated[int, Field(ge=0)] = 0
     patience: Annotated[int, Field(ge=0)] = 0
+    deep_supervision: bool = False
 
 
 _ADDED = {
@@ -216,8 +218,8 @@ _ADDED = {
         "merge_fraction",
         "least_votes",
     ),
-    "training": ("validate_every", "patience", "variation_share"),
-    "heads_training": ("validate_every", "patience", "variation_share"),
+    "training": ("validate_every", "patience", "variation_share", "deep_supervision"),
+    "heads_training": ("validate_every", "patience", "variation_share", "deep_supervision"),
 }
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from medseg.core.plan import Plan
 from medseg.errors import TrainingError
 from medseg.io.atomic import atomic_path
+from medseg.networks.supervision import Supervised
 
 __all__ = ["Best", "RunState", "read_checkpoint", "write_checkpoint"]
 
@@ -28,11 +29,15 @@ class Best:
 
 @dataclass
 class RunState:
-    """What changes while a network is trained; `step` counts finished steps, `losses` are those not yet in the log."""
+    """What changes while a network is trained; `step` counts finished steps, `losses` are those not yet in the log.
+
+    `supervised` is the network with heads at lower resolutions, None without deep supervision.
+    """
 
     network: nn.Module
     average: nn.Module
     optimizer: torch.optim.Optimizer
+    supervised: Supervised | None = None
     step: int = 0
     losses: list[float] = field(default_factory=list)
     best: Best | None = None
@@ -47,6 +52,7 @@ def write_checkpoint(path: Path, state: RunState, plan: Plan) -> None:
                 "plan_sha256": plan.sha256,
                 "network": state.network.state_dict(),
                 "average": state.average.state_dict(),
+                "lower_heads": None if state.supervised is None else state.supervised.heads.state_dict(),
                 "optimizer": state.optimizer.state_dict(),
                 "losses": state.losses,
                 "best": None if state.best is None else dict(vars(state.best)),
@@ -71,6 +77,8 @@ def read_checkpoint(path: Path, state: RunState, plan: Plan) -> None:
         )
     state.network.load_state_dict(saved["network"])
     state.average.load_state_dict(saved["average"])
+    if state.supervised is not None:
+        state.supervised.heads.load_state_dict(saved["lower_heads"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step = int(saved["step"])
     state.losses = list(saved.get("losses", ()))

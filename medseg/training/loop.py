@@ -27,6 +27,7 @@ from medseg.io.labelled_cases import LabelledCase
 from medseg.networks.build import build_member
 from medseg.networks.ensemble import joined_weights
 from medseg.networks.heads import HEAD_PREFIX
+from medseg.networks.supervision import supervised
 from medseg.training.checkpoints import Best, RunState, read_checkpoint, write_checkpoint
 from medseg.training.datasets import Batch, batches
 from medseg.training.losses import loss_of
@@ -101,7 +102,7 @@ def fit(
     TrainingError
         If there is no case to train on, or none to validate on where the plan asks for it, the loss is not finite, a
         checkpoint was made with another plan, the plan cannot be trained on so many devices, or one of several
-        processes fails.
+        processes fails; if there is deep supervision and only heads are trained.
     UsageError
         If there are not so many devices.
     """
@@ -109,6 +110,8 @@ def fit(
         raise TrainingError("no case to train on")
     if plan.training.validate_every and not validation:
         raise TrainingError(f"validate_every is {plan.training.validate_every}, and there is no case to validate on")
+    if given is not None and plan.training.deep_supervision:
+        raise TrainingError("deep supervision trains a whole network; where heads alone are trained it has no use")
     check_team(plan, devices)
     places = devices_of(device, devices)
     task = FitTask(plan, cases, phantom_cases(plan), validation, given, start)
@@ -254,9 +257,11 @@ def _fresh_state(
         _take_over(network, given)
     if start is not None:
         network.load_state_dict(dict(start))
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    average = deepcopy(network).eval()
+    with_lower = supervised(network, plan).to(device) if plan.training.deep_supervision else None
+    trained = [parameter for parameter in (with_lower or network).parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=plan.training.learning_rate, weight_decay=plan.training.weight_decay)
-    return RunState(network.train(), deepcopy(network).eval(), optimizer)
+    return RunState(network.train(), average, optimizer, with_lower)
 
 
 def _take_over(network: nn.Module, given: Mapping[str, torch.Tensor]) -> None:
@@ -279,7 +284,7 @@ class _Step:
         self, state: RunState, plan: Plan, device: torch.device, team: Team, *, only_heads: bool = False
     ) -> None:
         self._state, self._plan, self._device, self._team = state, plan.training, device, team
-        self._network = team.wrap(state.network, device)
+        self._network = team.wrap(state.supervised or state.network, device)
         self._loss = loss_of(plan, only_heads=only_heads)
         self._precision = _training_precision(device)
 
@@ -295,7 +300,7 @@ class _Step:
         for number, (image, label) in enumerate(stacks, 1):  # samples differ in size; their gradients add up
             with self._team.quiet(self._network, until_last=number == len(stacks)):
                 total += self._add_gradients(image, label)
-        nn.utils.clip_grad_norm_(state.network.parameters(), _GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(self._network.parameters(), _GRADIENT_NORM)
         state.optimizer.step()
         state.step += 1
         _update_average(state, plan.ema_decay)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from monai.losses import DiceCELoss
 from torch import nn
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import interpolate, smooth_l1_loss
 
 from medseg.core.plan import Plan
 from medseg.networks.heads import CENTER, OFFSET
 
-__all__ = ["HeadsLoss", "loss_of", "segmentation_loss"]
+__all__ = ["HeadsLoss", "SupervisedLoss", "loss_of", "segmentation_loss"]
 
 _CENTER_WEIGHT = 100.0
 _CENTER_WEIGHT_OF_LESIONS = 10.0  # of the same error, lesion by lesion
@@ -21,7 +21,8 @@ _OFFSET_UNIT_MM = 10.0
 
 def loss_of(plan: Plan, *, only_heads: bool = False) -> nn.Module:
     """What a network of this plan, or only its instance heads, are trained to make small."""
-    return HeadsLoss(only_heads=only_heads) if plan.network.instance_heads else segmentation_loss()
+    loss = HeadsLoss(only_heads=only_heads) if plan.network.instance_heads else segmentation_loss()
+    return SupervisedLoss(loss) if plan.training.deep_supervision else loss
 
 
 def segmentation_loss() -> nn.Module:
@@ -89,4 +90,36 @@ class HeadsLoss(nn.Module):
         )
         if self.semantic is not None:
             total = total + self.semantic(heads["semantic"], classes)
+        return total
+
+
+class SupervisedLoss(nn.Module):
+    """A network's own loss, plus the segmentation loss at lower resolutions, each half of the one above.
+
+    Takes what `medseg.networks.supervision.Supervised` gives; the label is brought to each resolution by nearest voxel.
+
+    Parameters
+    ----------
+    own
+        Of the highest resolution.
+
+    References
+    ----------
+    Isensee et al., nnU-Net, Nature Methods 2021.
+    """
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own = own
+        self.lower = segmentation_loss()
+
+    def forward(
+        self, outputs: tuple[torch.Tensor | dict[str, torch.Tensor], list[torch.Tensor]], label: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss, a scalar."""
+        own, lower = outputs
+        total: torch.Tensor = self.own(own, label)
+        for number, logits in enumerate(lower, 1):
+            classes = interpolate(label[:, :1], size=logits.shape[2:], mode="nearest-exact")
+            total = total + 0.5**number * self.lower(logits, classes)
         return total

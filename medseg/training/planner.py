@@ -79,6 +79,7 @@ def plan_with_reasons(manifest: DataManifest, fingerprint: Fingerprint, memory_m
     least_peak, of_peak = rules.choose_least_peak(manifest)
     separation, of_separation = rules.choose_separation(spacing)
     phantom_share, of_phantoms = rules.choose_phantom_share(manifest)
+    is_deep, of_supervision = rules.choose_deep_supervision()
     plan = Plan(
         name=manifest.name,
         channels=tuple(
@@ -90,7 +91,7 @@ def plan_with_reasons(manifest: DataManifest, fingerprint: Fingerprint, memory_m
         network=network,
         inference=InferencePlan(patch_size=patch, mirror_axes=(0, 1, 2), least_peak=least_peak),
         separation=separation,
-        training=TrainingPlan(phantom_share=phantom_share),
+        training=TrainingPlan(phantom_share=phantom_share, deep_supervision=is_deep),
     )
     reasons = (
         Reason("spacing_mm", _by(spacing), of_spacing),
@@ -104,6 +105,7 @@ def plan_with_reasons(manifest: DataManifest, fingerprint: Fingerprint, memory_m
         Reason("inference.least_peak", str(least_peak), of_peak),
         Reason("separation.h_min_mm", f"{separation.h_min_mm:g}", of_separation),
         Reason("training.phantom_share", f"{phantom_share:g}", of_phantoms),
+        Reason("training.deep_supervision", "on" if is_deep else "off", of_supervision),
     )
     warning = rules.find_lesions_below_the_grid(fingerprint, spacing)
     planned = Planned(plan, reasons, () if warning is None else (warning,))

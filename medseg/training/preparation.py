@@ -11,14 +11,24 @@ from medseg.errors import TrainingError, UsageError
 from medseg.inference.device import resolve_device
 from medseg.io.labelled_cases import LabelledCase, read_cases
 from medseg.io.manifest import DataManifest, read_manifest
-from medseg.networks.build import build_network
+from medseg.networks.build import build_member, build_network
+from medseg.networks.supervision import supervised
 from medseg.training.fingerprint import take_fingerprint
 from medseg.training.planner import Budget, Planned, plan_with_reasons, within_minutes
 from medseg.training.rules import find_lesions_below_the_grid
 from medseg.training.team import check_team
 from medseg.training.validation import cases_to_fit
 
-__all__ = ["TrainingData", "changed", "check_channels", "fitted_plan", "plan_manifest", "plan_of", "read_training_data"]
+__all__ = [
+    "TrainingData",
+    "changed",
+    "check_channels",
+    "check_network",
+    "fitted_plan",
+    "plan_manifest",
+    "plan_of",
+    "read_training_data",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +95,7 @@ def plan_manifest(
     data = read_training_data(manifest, data_root)
     planned = plan_of(data, plan, budget or Budget(), device, devices)
     planned = replace(planned, plan=changed(planned.plan, changes or {}))
-    build_network(planned.plan)
+    check_network(planned.plan)
     check_team(planned.plan, devices)
     data.to_fit(planned.plan)
     return planned
@@ -103,7 +113,7 @@ def plan_of(data: TrainingData, plan: Plan | None, budget: Budget, device: str, 
         warning = None if plan.spacing_mm is None else find_lesions_below_the_grid(fingerprint, plan.spacing_mm)
         planned = Planned(plan, warnings=() if warning is None else (warning,))
     if budget.minutes is not None:
-        build_network(planned.plan)  # a plan that cannot be built fails with a sentence and not in a timed step
+        check_network(planned.plan)  # a plan that cannot be built fails with a sentence and not in a timed step
         planned = within_minutes(planned, data.cases, budget.minutes, resolve_device(device), n_devices)
     return planned
 
@@ -114,6 +124,13 @@ def check_channels(plan: Plan, manifest: DataManifest) -> None:
         raise UsageError(
             f"plan {plan.name} has {len(plan.channels)} channel(s), manifest {manifest.name} {len(manifest.channels)}"
         )
+
+
+def check_network(plan: Plan) -> None:
+    """Refuse a plan whose network cannot be built: InvalidPlan."""
+    build_network(plan)
+    if fitted_plan(plan).training.deep_supervision:
+        supervised(build_member(plan), plan)
 
 
 def changed(plan: Plan, changes: Mapping[str, float | None]) -> Plan:

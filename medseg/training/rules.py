@@ -22,6 +22,7 @@ from medseg.training.fingerprint import Fingerprint
 
 __all__ = [
     "PATCH_VOXELS",
+    "choose_deep_supervision",
     "choose_intensity",
     "choose_least_peak",
     "choose_network",
@@ -148,6 +149,11 @@ def choose_phantom_share(manifest: DataManifest) -> tuple[float, str]:
     if [channel.units for channel in manifest.channels] == ["suv"] and len(manifest.labels) == 1:
         return _PHANTOM_SHARE, "PET phantoms look like the scans, and show several lesions and none"
     return 0.0, "phantoms look like PET in SUV with one class of lesion, not like these scans"
+
+
+def choose_deep_supervision() -> tuple[bool, str]:
+    """Off: `benchmarks/accuracy_deep_supervision.py` compares both."""
+    return False, "not shown to help a network of few filters trained for so few steps; a plan can turn it on"
 
 
 def find_lesions_below_the_grid(fingerprint: Fingerprint, spacing_mm: Spacing) -> str | None:

@@ -14,6 +14,7 @@ from medseg.core.plan import Plan
 from medseg.inference.activations import MemoryMeter
 from medseg.io.memory import resident_bytes
 from medseg.networks.build import build_member
+from medseg.networks.supervision import supervised
 from medseg.training.datasets import batches
 from medseg.training.loop import train_steps
 from medseg.training.team import Team
@@ -51,10 +52,14 @@ def _step_bytes(plan: Plan) -> int:
     """
     patch, size = plan.inference.patch_size, plan.training.batch_size
     network, meter = build_member(plan).train(), MemoryMeter()
+    if plan.training.deep_supervision:
+        network = supervised(network, plan)
     with FakeTensorMode(allow_non_fake_inputs=True), meter:
         output = network(torch.empty((size, len(plan.channels), *patch)))
-        heads = list(output.values()) if isinstance(output, dict) else [output]
-        torch.stack([(head.float() ** 2).sum() for head in heads]).sum().backward()  # type: ignore[no-untyped-call]
+        own, lower = output if plan.training.deep_supervision else (output, [])
+        heads = list(own.values()) if isinstance(own, dict) else [own]
+        sums = [(head.float() ** 2).sum() for head in (*heads, *lower)]
+        torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
         n_maps = sum(int(head.shape[1]) for head in heads)
     n_bytes: int = meter.peak + _LOSS_MAPS * n_maps * size * prod(patch) * 4
     return n_bytes

@@ -15,13 +15,12 @@ from medseg.models.bundle import PLAN_PATH, Bundle, read_bundle
 from medseg.models.export import write_bundle
 from medseg.models.own_network import own_weights
 from medseg.models.shipped import find_model
-from medseg.networks.build import build_network
 from medseg.training.aim import Aim, parse_aim
 from medseg.training.job import Job
 from medseg.training.model_card import model_card
 from medseg.training.operating_point import OperatingPoint
 from medseg.training.planner import Budget, Planned
-from medseg.training.preparation import TrainingData, changed, plan_of, read_training_data
+from medseg.training.preparation import TrainingData, changed, check_network, plan_of, read_training_data
 from medseg.training.reasons import REASONS_PATH, reasons_of
 from medseg.training.scores import SCORES_PATH, CrossValidation
 from medseg.training.team import devices_of
@@ -168,7 +167,7 @@ def ready_job(
 ) -> Job:
     """What is to be trained, once it is clear that it can be; what was planned is told."""
     plan = changed(planned.plan, changes)
-    build_network(plan)  # a plan that cannot be built fails here and not after the cases are loaded
+    check_network(plan)  # a plan that cannot be built fails here and not after the cases are loaded
     for sentence in (*map(str, planned.reasons), *(f"Warning: {warning}" for warning in planned.warnings)):
         monitor.remark(sentence)
     reasons = reasons_of(planned, plan, changes, work if resume else None)
@@ -231,7 +230,8 @@ def _with_heads(given: Bundle, plan: Plan | None) -> Plan:
             f"a branch of its own; this is a {own.network.kind}{' with heads' * own.network.instance_heads}. Train it "
             "anew with network.instance_heads in its plan"
         )
-    heads_training = plan.heads_training if plan is not None and plan.heads_training is not None else own.training
+    own_training = own.training.model_copy(update={"deep_supervision": False})
+    heads_training = plan.heads_training if plan is not None and plan.heads_training is not None else own_training
     network = own.network.model_copy(update={"instance_heads": True})
     return own.model_copy(update={"network": network, "heads_training": heads_training})
 

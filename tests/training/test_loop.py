@@ -10,9 +10,11 @@ import torch
 
 from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan
-from medseg.errors import TrainingError
+from medseg.errors import InvalidPlan, TrainingError
+from medseg.networks.build import build_member
 from medseg.training.datasets import batches
-from medseg.training.loop import fit, learning_rate
+from medseg.training.loop import _fresh_state, fit, learning_rate
+from medseg.training.preparation import check_network
 from medseg.transforms.augment import TrainingCase
 from tests.plans import tiny_plan
 
@@ -61,6 +63,51 @@ def test_members_of_an_ensemble_are_trained_from_seeds_of_their_own(tmp_path: Pa
         assert all(torch.equal(joined[f"{number}.{name}"], tensor) for name, tensor in alone.items())
     resumed = fit(cases(), plan, tmp_path / "joined", device=CPU, resume=True)
     assert all(torch.equal(joined[name], resumed[name]) for name in joined)
+
+
+@pytest.mark.parametrize("instance_heads", [False, True])
+def test_deep_supervision_leaves_no_weights_behind_and_is_resumed(tmp_path: Path, instance_heads: bool) -> None:
+    plan = supervised_plan(instance_heads)
+    whole = fit(cases(), plan, tmp_path / "whole", device=CPU)
+    assert whole.keys() == build_member(plan).state_dict().keys()
+    heads = [
+        torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["lower_heads"],
+        _fresh_state(plan, CPU).supervised.heads.state_dict(),  # type: ignore[union-attr]
+    ]
+    assert all(not torch.equal(heads[0][name], heads[1][name]) for name in heads[1])
+
+    def kill(_stage: str, done: int, _total: int) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(cases(), plan, tmp_path / "killed", device=CPU, monitor=Monitor(kill))
+    resumed = fit(cases(), plan, tmp_path / "killed", device=CPU, resume=True)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    plain = plan.model_copy(update={"training": plan.training.model_copy(update={"deep_supervision": False})})
+    without = fit(cases(), plain, tmp_path / "without", device=CPU)
+    assert any(not torch.equal(whole[name], without[name]) for name in whole)
+    with pytest.raises(TrainingError, match="another plan"):
+        fit(cases(), plain, tmp_path / "whole", device=CPU, resume=True)
+
+
+def supervised_plan(instance_heads: bool = False) -> Plan:
+    plan = tiny_plan(steps=4)
+    return plan.model_copy(
+        update={
+            "network": plan.network.model_copy(update={"instance_heads": instance_heads}),
+            "training": plan.training.model_copy(update={"deep_supervision": True}),
+        }
+    )
+
+
+def test_deep_supervision_of_heads_alone_or_of_two_levels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="whole network"):
+        fit(cases(), supervised_plan(), tmp_path, device=CPU, given={})
+    plan = supervised_plan()
+    shallow = plan.model_copy(update={"network": plan.network.model_copy(update={"filters": (4, 8), "strides": (2,)})})
+    with pytest.raises(InvalidPlan, match="three levels or more; this one has 2"):
+        check_network(shallow)
 
 
 def test_loss_falls_and_is_logged(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def children() -> list[int]:
 def test_a_killed_process_ends_all_and_the_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plan = trained_by(tiny_plan(steps=40), batch_size=3)
+    plan = trained_by(tiny_plan(steps=40), batch_size=3, deep_supervision=True)
     plan = plan.model_copy(update={"network": plan.network.model_copy(update={"dropout": 0.3})})
     whole = fit(cases(), plan, tmp_path / "whole", device=CPU, devices=2)
     killed_s = []
