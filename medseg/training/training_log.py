@@ -110,4 +110,4 @@ def _board(folder: Path, first_step: int) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None)
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
