@@ -158,7 +158,7 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path) -> None:
             time.sleep(0.05)
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=20)
+        _, shown = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130
