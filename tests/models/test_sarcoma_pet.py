@@ -12,11 +12,12 @@ import pytest
 
 import medseg
 from medseg.core.geometry import Geometry
-from medseg.core.plan import Plan
+from medseg.core.plan import Plan, with_changes
 from medseg.core.recipe import recipe_of
 from medseg.core.volume import Volume
 from medseg.demo import found_lesions
 from medseg.models.shipped import find_model
+from medseg.training.operating_point import OperatingPoint
 from medseg.training.scores import CrossValidation
 from tests.cli.commands import run_well
 
@@ -66,6 +67,10 @@ def test_the_cards_figures_are_those_of_the_saved_scores() -> None:
     assert f"* Dice {saved.dice_recut} on the same patients cut anew" in card
     assert saved.dice.mean == pytest.approx(np.mean([case.dice for case in saved.cases]))
     plan = Plan.from_json((folder.parent / "configs" / "plan.json").read_text())
-    assert saved.plan_sha256 == plan.sha256
+    trained = with_changes(plan, {"inference": {"foreground_threshold": None}})  # chosen afterwards, on held-out maps
+    assert saved.plan_sha256 == trained.sha256
+    point = OperatingPoint.model_validate_json((folder / "operating_point.json").read_text())
+    assert point.applied(trained) == plan
+    assert point.before.figures.dice == pytest.approx(saved.dice.mean)
     assert segmenter().recipe == recipe_of(plan)
     assert len(saved.cases) == 26
