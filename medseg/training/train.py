@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from pydantic import BaseModel
 
 from medseg.core.monitor import Monitor, Progress
 from medseg.core.plan import Plan
@@ -27,6 +29,8 @@ from medseg.training.team import devices_of
 from medseg.training.tune import POINT_PATH
 
 __all__ = ["checked_aim", "first_device", "ready_folders", "ready_job", "run_job", "train"]
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 def train(
@@ -209,7 +213,7 @@ def run_job(
     validation, point = job.cross_validation(aim) if cross_validate else (None, None)
     weights, n_cases = job.final(None if heads_for is None else own_weights(heads_for))
     if heads_for is not None:
-        validation = _kept_validation(heads_for)
+        validation, point = _kept(heads_for, SCORES_PATH, CrossValidation), _kept(heads_for, POINT_PATH, OperatingPoint)
     with job.monitor.stage("write"):
         _write_trained(bundle, job, weights, n_cases, validation, started_from, point)
     return bundle
@@ -236,10 +240,10 @@ def _with_heads(given: Bundle, plan: Plan | None) -> Plan:
     return own.model_copy(update={"network": network, "heads_training": heads_training})
 
 
-def _kept_validation(given: Bundle) -> CrossValidation | None:
-    """What the bundle is worth on patients that it has not seen: the same with heads as without."""
-    path = given.folder / SCORES_PATH
-    return CrossValidation.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _kept(given: Bundle, name: str, kind: type[Record]) -> Record | None:
+    """What a bundle keeps of the patients that it has not seen, if it does: the same with heads as without."""
+    path = given.folder / name
+    return kind.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _write_trained(

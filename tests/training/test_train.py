@@ -142,11 +142,13 @@ def known_instances(manifest: Path) -> Path:
 def test_heads_are_given_to_a_network_that_stays_as_it_is(tmp_path: Path) -> None:
     manifest = known_instances(write_data_set(tmp_path / "data"))
     plain = with_network(quick_plan(), kind="segresnet", filters=(8, 16), strides=(2,), members=2)
-    before = train(manifest, tmp_path / "before", plan=plain, device="cpu", cross_validate=True)
+    before = train(manifest, tmp_path / "before", plan=plain, device="cpu", cross_validate=True, aim="dice")
     after = train(manifest, tmp_path / "after", heads_for=before, steps=2, device="cpu")
-    for name in ("models/model.pt", "docs/cross_validation.json"):
+    for name in ("models/model.pt", "docs/cross_validation.json", "docs/operating_point.json"):
         assert (after / name).read_bytes() == (before / name).read_bytes()
-    assert "cross-validation with the same training" in (after / "docs" / "README.md").read_text()
+    card = (after / "docs" / "README.md").read_text()
+    assert "cross-validation with the same training" in card
+    assert "## Operating point" in card
     scan = medseg.read_scan(tmp_path / "data" / "case_1" / "image.nii.gz")
     volume = medseg.load_volume(scan, units="suv")
     maps = []
