@@ -91,7 +91,7 @@ def plan_with_reasons(manifest: DataManifest, fingerprint: Fingerprint, memory_m
         network=network,
         inference=InferencePlan(patch_size=patch, mirror_axes=(0, 1, 2), least_peak=least_peak),
         separation=separation,
-        training=TrainingPlan(phantom_share=phantom_share, deep_supervision=is_deep),
+        training=TrainingPlan(steps=rules.STEPS, phantom_share=phantom_share, deep_supervision=is_deep),
     )
     reasons = (
         Reason("spacing_mm", _by(spacing), of_spacing),

@@ -240,7 +240,7 @@ def _with_heads(given: Bundle, plan: Plan | None) -> Plan:
     return own.model_copy(update={"network": network, "heads_training": heads_training})
 
 
-def _kept(given: Bundle, name: str, kind: type[Record]) -> Record | None:
+def _kept(given: Bundle, name: Path, kind: type[Record]) -> Record | None:
     """What a bundle keeps of the patients that it has not seen, if it does: the same with heads as without."""
     path = given.folder / name
     return kind.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None

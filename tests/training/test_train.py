@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import medseg
-from medseg.core.plan import Plan
+from medseg.core.plan import Plan, with_changes
 from medseg.errors import HashMismatch, OutputExists, TrainingError, UsageError
 from medseg.training.scores import CrossValidation
 from medseg.training.train import train
@@ -124,7 +124,12 @@ def test_shipped_plan_is_what_the_planner_makes_of_the_manifest(real_data: Path)
     manifest, root = read_manifest(path, real_data / "volumes" / "sts")
     planned = plan_training(manifest, take_fingerprint(read_cases(manifest, root), manifest))
     shipped = Plan.from_json((find_model("sarcoma_pet") / "configs" / "plan.json").read_text())
-    assert planned == shipped
+    later = {  # chosen on held-out maps, and with the heads, which were given afterwards
+        "inference": {"foreground_threshold": None},
+        "network": {"instance_heads": False},
+        "separation": {name: getattr(planned.separation, name) for name in ("peak_heat", "peak_prominence")},
+    }
+    assert planned == with_changes(shipped.model_copy(update={"heads_training": None}), later)
 
 
 def with_network(plan: Plan, **changes: object) -> Plan:
