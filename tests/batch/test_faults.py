@@ -92,7 +92,8 @@ def test_a_signal_early_or_twice_ends_the_command_too(
         run.send_signal(signal.SIGINT)
     said = run.stderr.read()
     run.stderr.close()
-    assert run.wait(timeout=60) == 130
+    # a second signal may find the command on its way out, where it ends it at once: a shell shows 130 for both
+    assert run.wait(timeout=60) in ({130, -signal.SIGINT} if "twice" in moment else {130})
     assert "Traceback" not in said
     assert temporary_files(tmp_path / "out") == []
     resumed = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=False)

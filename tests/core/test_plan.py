@@ -124,7 +124,7 @@ def test_hash_is_the_sha256_of_the_sorted_compact_json_without_fields_added_late
     del document["heads_training"], document["inference"]["foreground_threshold"]
     for name in ("instance_heads", "kernels", "decoder_units"):
         del document["network"][name]
-    for name in ("validate_every", "patience", "variation_share"):
+    for name in ("validate_every", "patience", "variation_share", "deep_supervision"):
         del document["training"][name]
     for name in ("valley_share", "merge_regions", "vote_fraction", "merge_fraction", "least_votes"):
         del document["separation"][name]
