@@ -87,6 +87,7 @@ def children() -> list[int]:
 def test_a_killed_process_ends_all_and_the_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    others = set(children())  # of other tests
     plan = trained_by(tiny_plan(steps=40), batch_size=3, deep_supervision=True)
     plan = plan.model_copy(update={"network": plan.network.model_copy(update={"dropout": 0.3})})
     whole = fit(cases(), plan, tmp_path / "whole", device=CPU, devices=2)
@@ -100,7 +101,7 @@ def test_a_killed_process_ends_all_and_the_resumed_run_ends_with_the_same_weight
     with pytest.raises(TrainingError, match="process 1 of the training ended by SIGKILL"):
         fit(cases(), plan, tmp_path / "killed", device=CPU, devices=2, monitor=Monitor(kill))
     assert time.monotonic() - killed_s[0] < 10
-    assert children() == []
+    assert set(children()) <= others
     assert not list((tmp_path / "killed").glob(".tmp-*"))
     before = torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"]
     assert 0 < before < 40
@@ -114,13 +115,14 @@ def test_a_killed_process_ends_all_and_the_resumed_run_ends_with_the_same_weight
 @on_linux
 @pytest.mark.slow
 def test_the_error_of_one_process_is_the_error_of_the_training(tmp_path: Path) -> None:
+    others = set(children())  # of other tests
     data = read_training_data(write_data_set(tmp_path / "data"))
     first, second = data.cases[:2]  # validated by process 0 and process 1
     second.scan.files[0][0].unlink()
     plan = trained_by(tiny_plan(steps=1), validate_every=1)
     with pytest.raises(ScanNotFound, match=second.case_id):
         fit(cases(), plan, tmp_path / "work", device=CPU, devices=2, validation=(first, second))
-    assert children() == []
+    assert set(children()) <= others
 
 
 @on_linux
