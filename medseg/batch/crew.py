@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 
-import medseg
 from medseg.batch.messages import (
     CaseFailed,
     CaseShort,
@@ -29,6 +22,7 @@ from medseg.batch.messages import (
 )
 from medseg.batch.queue import Queue
 from medseg.errors import WorkerDied
+from medseg.io.child_process import ChildProcess, how_it_ended
 from medseg.io.memory import usable_cores
 
 __all__ = ["Crew"]
@@ -63,30 +57,11 @@ class _Worker:
     """One worker process."""
 
     def __init__(self, choice: ModelChoice, folder: Path, n_threads: int, n_in_hand: int) -> None:
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
-        root = str(Path(medseg.__file__).resolve().parents[1])
-        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        words = [theirs.fileno(), lifeline, folder, n_in_hand]
-        with (folder / _LOG_FILE).open("ab") as log:
-            # a fresh process: no locks or threads of ours, and no import of the main script
-            self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", "medseg.batch.worker", *map(str, words)],
-                pass_fds=(theirs.fileno(), lifeline),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={"OMP_NUM_THREADS": str(n_threads), **os.environ, "PYTHONPATH": path},
-                start_new_session=True,
-            )
-        theirs.close()
-        os.close(lifeline)
-        self.connection = Connection(ours.detach())
+        self.process = ChildProcess("medseg.batch.worker", (folder, n_in_hand), folder / _LOG_FILE, n_threads=n_threads)
         self.model: tuple[str, ...] | None = None
         self.charges: dict[str, _Charge] = {}
         self._n_in_hand = n_in_hand
-        with suppress(OSError):  # it may be dead already; that shows when it is listened to
-            self.connection.send(choice)
+        self.process.tell(choice)
 
     def can_take(self, *, alone: bool) -> bool:
         """Whether it can be given one more case, or one that must be alone."""
@@ -96,24 +71,13 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         self.charges[task.case_id] = _Charge(task)
-        with suppress(OSError):
-            self.connection.send(task)
+        self.process.tell(task)
 
     def end(self, *, at_once: bool = False) -> int:
         """End the process, however long it takes it to listen; its exit status."""
-        if self.process.poll() is None and at_once:
-            self.process.kill()
-        elif self.process.poll() is None:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_SECONDS_TO_END)
-            self.process.kill()
-        status = self.process.wait()
-        self.connection.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-        return status
+        if not at_once:
+            self.process.ask_to_end()
+        return self.process.end(0.0 if at_once else _SECONDS_TO_END)
 
 
 class Crew:
@@ -154,7 +118,7 @@ class Crew:
 
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
-            worker.process.terminate()  # all of them first, so that they end together
+            worker.process.ask_to_end()  # all of them first, so that they end together
         for worker in self._workers:
             worker.end()
         self._workers = []
@@ -220,15 +184,11 @@ class Crew:
 
     def _listen(self, timeout_s: float) -> Iterator[tuple[Task, Outcome | None]]:
         """Wait for what workers say, or for time to run out; a task without outcome is to be done again."""
-        by_connection = {worker.connection: worker for worker in self._workers}
+        by_connection = {worker.process.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), timeout=timeout_s):
             worker = by_connection[connection]  # type: ignore[index]
-            try:
-                said = worker.connection.recv()
-            except (EOFError, OSError):
-                yield from self._bury(worker)
-                continue
-            yield from self._hear(worker, said)
+            said = worker.process.hear()
+            yield from self._bury(worker) if said is None else self._hear(worker, said)
         if self._time_limit_s is not None:
             yield from self._end_late(self._time_limit_s)
 
@@ -254,7 +214,7 @@ class Crew:
     def _bury(self, worker: _Worker) -> Iterator[tuple[Task, Outcome | None]]:
         """A worker has died: each of its cases is done again, alone and with less memory; one that was alone fails."""
         self._workers.remove(worker)
-        how = _how_it_ended(worker.end())
+        how = how_it_ended(worker.end())
         if worker.model is None or not worker.charges:
             self._n_false_starts += 1
             if self._n_false_starts >= _MOST_FALSE_STARTS:
@@ -285,12 +245,3 @@ class Crew:
                     yield charge.task, CaseFailed(charge.stage, "TimeLimit", f"took longer than {limit_s:g} s")
                 else:
                     yield replace(charge.task, is_alone=charge in late or charge.task.is_alone), None
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,18 +22,16 @@ from medseg.batch.case_work import CaseWork
 from medseg.batch.locks import hold_as_worker
 from medseg.batch.messages import ModelChoice, Ready, Reply, Stage, Task, Unusable
 from medseg.errors import MedsegError
+from medseg.io.child_process import meet_parent
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Serve one run until it ends."""
-    channel, lifeline, folder, n_cases = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends its workers
+    run, (folder, n_cases) = meet_parent()  # and when the run is gone, another one may start
     signal.signal(signal.SIGTERM, _end)
-    hold_as_worker(folder)
-    threading.Thread(target=_end_with_run, args=(lifeline,), daemon=True).start()
-    run = Connection(channel)
+    hold_as_worker(Path(folder))
     choice: ModelChoice = run.recv()
     try:
         work = CaseWork(choice)
@@ -43,7 +40,7 @@ def main() -> None:
         return
     run.send(Ready(work.model))
     say = _Voice(run)
-    with ThreadPoolExecutor(n_cases, thread_name_prefix="medseg-case") as threads:
+    with ThreadPoolExecutor(int(n_cases), thread_name_prefix="medseg-case") as threads:
         while (task := _next_task(run)) is not None:
             threads.submit(_do, work, task, say)
 
@@ -71,12 +68,6 @@ class _Voice:
 def _end(number: int, _frame: FrameType | None) -> None:
     """End at once: results have their names only when they are whole, and the run removes what is half-written."""
     os._exit(128 + number)
-
-
-def _end_with_run(lifeline: int) -> None:
-    """Wait until the run is gone, then end at once: another run may start."""
-    os.read(lifeline, 1)
-    os._exit(1)
 
 
 def _next_task(run: Connection) -> Task | None:

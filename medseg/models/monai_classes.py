@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from medseg.errors import InvalidBundle, UsageError
@@ -72,7 +73,9 @@ def _number(one: int | str, bundle: str, names: Mapping[int, str]) -> int:
     number = int(text) if text.isdigit() else by_name.get(text.casefold(), 0)
     if number < 1 or (names and number not in names):
         known = [f"{number} {name}" for number, name in sorted(names.items()) if number > 0]
-        alike = [entry for entry in known if text.casefold() in entry.casefold()] or known
+        close = set(get_close_matches(text.casefold(), [name.casefold() for name in names.values()]))
+        alike = [entry for entry in known if text.casefold() in entry.casefold()]
+        alike = alike or [entry for entry in known if entry.split(" ", 1)[1].casefold() in close] or known
         more = f" and {len(alike) - _SHOWN} more" if len(alike) > _SHOWN else ""
         raise UsageError(
             f"{bundle}: it has no class {text!r}; it knows {len(known)}, such as {', '.join(alike[:_SHOWN])}{more}"

@@ -16,7 +16,7 @@ from medseg.training.planner import Budget
 from medseg.training.preparation import plan_of, read_training_data
 from medseg.training.rules import choose_phantom_share
 from medseg.training.start import Start, named_classes, read_model, start_of
-from medseg.training.train import checked_aim, first_device, ready_folders, ready_job, run_job
+from medseg.training.train import check_folds, checked_aim, first_device, ready_folders, ready_job, run_job
 
 __all__ = ["finetune"]
 
@@ -93,6 +93,7 @@ def finetune(
     model = read_model(given, from_fold)
     with monitor.stage("read"):
         data = read_training_data(manifest, data_root)
+    check_folds(data, folds, cross_validate=cross_validate)
     with monitor.stage("plan"):
         source = start_of(model, data)
         plan = _plan(source, data.manifest, new_output=new_output, learning_rate=learning_rate)

@@ -11,7 +11,6 @@ import torch
 
 from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan
-from medseg.errors import UsageError
 from medseg.io.json_files import write_json
 from medseg.training.aim import Aim
 from medseg.training.cross_validation import fold_numbers, run_fold, summarize
@@ -101,11 +100,7 @@ class Job:
             )
 
     def folds(self, numbers: Sequence[int]) -> None:
-        """Train and score only these folds; UsageError if the manifest has no such fold."""
-        known = fold_numbers(self.data.cases)
-        unknown = sorted(set(numbers) - set(known))
-        if unknown:
-            raise UsageError(f"the manifest has no fold {unknown}; its folds are {list(known)}")
+        """Train and score only these folds."""
         self._start_anew(*map(_fold_folder, numbers))
         for number in numbers:
             self.fold(number)

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ import torch
 
 from medseg.core.monitor import Monitor
 from medseg.errors import MedsegError
+from medseg.io.child_process import meet_parent
 from medseg.training.loop import fit_members
 from medseg.training.orders import Done, Failed, Logged, Moved, Order
 from medseg.training.task import read_tensors
@@ -38,10 +38,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Train as one of several, then end."""
-    channel, lifeline, tensors = map(int, sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which then ends its processes
-    threading.Thread(target=_end_with_training, args=(lifeline,), daemon=True).start()
-    training = Connection(channel)
+    training, (tensors,) = meet_parent()  # and when the training is gone, it may be resumed
     try:
         training.send(_train(training.recv(), Path(f"/dev/fd/{tensors}"), training))
     except Exception as error:
@@ -103,12 +100,6 @@ def _sha256(weights: Mapping[str, torch.Tensor]) -> str:
 def _leave(number: int, _frame: FrameType | None) -> None:
     """Leave by an exception, so that a half-written checkpoint is removed on the way out."""
     raise SystemExit(128 + number)
-
-
-def _end_with_training(lifeline: int) -> None:
-    """Wait until the training is gone, then end at once: it may be resumed."""
-    os.read(lifeline, 1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

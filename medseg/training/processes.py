@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
 import torch
 
-import medseg
 from medseg.core.monitor import Monitor
 from medseg.errors import MedsegError, TrainingError
+from medseg.io.child_process import ChildProcess, how_it_ended
 from medseg.training.orders import Done, Failed, Logged, Moved, Order
 from medseg.training.task import FitTask, write_tensors
 
@@ -65,58 +60,19 @@ def fit_in_processes(
             return _listen(processes, monitor, folder / LOG_FILE)
 
 
-class _Process:
+class _Process(ChildProcess):
     """One of the processes."""
 
     def __init__(self, rank: int, tensors: int, log: Path, n_threads: int) -> None:
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
-        root = str(Path(medseg.__file__).resolve().parents[1])
-        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        with log.open("ab") as file:
-            # a fresh process: no locks, threads or CUDA context of ours, and no import of the main script
-            self._process = subprocess.Popen(  # noqa: S603
-                [
-                    *(sys.executable, "-P", "-m", "medseg.training.process"),
-                    *map(str, (theirs.fileno(), lifeline, tensors)),
-                ],
-                pass_fds=(theirs.fileno(), lifeline, tensors),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env={**_QUIET, "OMP_NUM_THREADS": str(n_threads), **os.environ, "PYTHONPATH": path},
-                start_new_session=True,
-            )
-        theirs.close()
-        os.close(lifeline)
-        self.rank, self.connection = rank, Connection(ours.detach())
-
-    def tell(self, order: Order) -> None:
-        """Give it its order; if it is dead already, that shows when it is listened to."""
-        with suppress(OSError):
-            self.connection.send(order)
-
-    def hear(self) -> object:
-        """What it says next; None if it is gone."""
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            return None
-
-    def ask_to_end(self) -> None:
-        self._process.terminate()
-
-    def end(self) -> int:
-        """Wait a little for it to end, then end it; its exit status."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_SECONDS_TO_END)
-        self._process.kill()
-        status = self._process.wait()
-        self.connection.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-        return status
+        super().__init__(
+            "medseg.training.process",
+            (tensors,),
+            log,
+            n_threads=n_threads,
+            files=(tensors,),
+            environment=_QUIET,
+        )
+        self.rank = rank
 
 
 @contextmanager
@@ -131,7 +87,7 @@ def _started(n: int, tensors: int, log: Path, n_threads: int) -> Iterator[list[_
         for process in processes:
             process.ask_to_end()  # all of them first: one that waits for another is freed by its end
         for process in processes:
-            process.end()
+            process.end(_SECONDS_TO_END)
 
 
 def _listen(processes: Sequence[_Process], monitor: Monitor, log: Path) -> dict[str, torch.Tensor]:
@@ -192,19 +148,10 @@ def _cause(failed: dict[_Process, object], working: dict[Connection, _Process], 
         return first.error
     killed = [process for process, said in failed.items() if said is None]
     if killed:
-        how = _how_it_ended(killed[0].end())
+        how = how_it_ended(killed[0].end(_SECONDS_TO_END))
         return TrainingError(
             f"process {killed[0].rank} of the training ended by {how}, and all others with it; its last words may be "
             f"in {log}. What was trained is kept up to the last checkpoint: --resume goes on"
         )
     process, said = min(texts.items(), key=lambda item: item[1].at_s)
     return TrainingError(f"process {process.rank} of the training failed: {said.text}; more is in {log}")
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"

@@ -18,6 +18,7 @@ from medseg.models.export import write_bundle
 from medseg.models.own_network import own_weights
 from medseg.models.shipped import find_model
 from medseg.training.aim import Aim, parse_aim
+from medseg.training.cross_validation import fold_numbers
 from medseg.training.job import Job
 from medseg.training.model_card import model_card
 from medseg.training.operating_point import OperatingPoint
@@ -28,7 +29,7 @@ from medseg.training.scores import SCORES_PATH, CrossValidation
 from medseg.training.team import devices_of
 from medseg.training.tune import POINT_PATH
 
-__all__ = ["checked_aim", "first_device", "ready_folders", "ready_job", "run_job", "train"]
+__all__ = ["check_folds", "checked_aim", "first_device", "ready_folders", "ready_job", "run_job", "train"]
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -121,6 +122,7 @@ def train(
     work = ready_folders(bundle, work_dir, folds, overwrite=overwrite)
     with monitor.stage("read"):
         data = read_training_data(manifest, data_root)
+    check_folds(data, folds, cross_validate=cross_validate)
     given = None if heads_for is None else read_bundle(find_model(heads_for))
     if given is not None and (cross_validate or folds is not None):
         raise UsageError("instance heads leave a network as it is: there is nothing to cross-validate")
@@ -149,6 +151,24 @@ def checked_aim(aim: str | None, *, cross_validate: bool) -> Aim | None:
     if not cross_validate:
         raise UsageError(f'the aim "{wanted}" is met on held-out cases: give cross_validate too (--cross-validate)')
     return wanted
+
+
+def check_folds(data: TrainingData, folds: Sequence[int] | None, *, cross_validate: bool) -> None:
+    """Refuse, before anything is written, folds that the manifest has not.
+
+    Raises
+    ------
+    UsageError
+        If a fold is asked for that no case is in.
+    TrainingError
+        If the cases are not in folds.
+    """
+    if folds is None and not cross_validate:
+        return
+    known = fold_numbers(data.cases)
+    unknown = sorted(set(folds or ()) - set(known))
+    if unknown:
+        raise UsageError(f"the manifest has no fold {unknown}; its folds are {list(known)}")
 
 
 def ready_folders(bundle: Path, work_dir: str | Path | None, folds: Sequence[int] | None, *, overwrite: bool) -> Path:

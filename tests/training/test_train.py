@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import medseg
 from medseg.core.plan import Plan, with_changes
 from medseg.errors import HashMismatch, OutputExists, TrainingError, UsageError
+from medseg.training.finetune import finetune
 from medseg.training.scores import CrossValidation
 from medseg.training.train import train
 from tests.plans import tiny_plan
@@ -130,6 +132,14 @@ def test_shipped_plan_is_what_the_planner_makes_of_the_manifest(real_data: Path)
         "separation": {name: getattr(planned.separation, name) for name in ("peak_heat", "peak_prominence")},
     }
     assert planned == with_changes(shipped.model_copy(update={"heads_training": None}), later)
+
+
+def test_a_fold_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    manifest = write_data_set(tmp_path / "data")
+    for begin in (train, partial(finetune, "sarcoma_pet")):
+        with pytest.raises(UsageError, match=r"the manifest has no fold \[9\]; its folds are \[0, 1"):
+            begin(manifest, tmp_path / "bundle", folds=[9], device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def with_network(plan: Plan, **changes: object) -> Plan:
