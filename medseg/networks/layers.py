@@ -1,6 +1,6 @@
 """Layers under the names that MONAI gives their parameters, so that weights trained there load by name.
 
-Importing MONAI takes three processor seconds and 240 MiB, mostly for packages that a network has no use for (ignite,
+Importing MONAI takes over two processor seconds and 170 MiB, mostly for packages that a network has no use for (ignite,
 pandas, scipy.stats, torch.distributed). The layers of its common networks are these few.
 """
 
