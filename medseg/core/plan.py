@@ -105,6 +105,7 @@ class NetworkPlan(_Part):
     `residual_units` is one number for all levels; all but "unet" also take one a level of the contracting path. With
     several `members`, as many networks are trained from different seeds and their logits averaged. With
     `instance_heads` the network also says where lesions have their centers and how far each voxel is from its own.
+    Trained weights are rounded to `weights_dtype`, scored so, and written so; they compute in float32 all the same.
     For nnU-Net's kinds alone: `kernels`, sides of the convolutions at each level (() for 3 everywhere);
     `decoder_units`, convolutions a level of the expanding path, from the coarsest up; `residual_units` are those of
     the contracting path, each a convolution ("plain_conv_unet") or a residual block.
@@ -118,6 +119,7 @@ class NetworkPlan(_Part):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     members: PositiveInt = 1
     instance_heads: bool = False
+    weights_dtype: Literal["float32", "float16"] = "float32"
     kernels: tuple[PositiveInt | Triple, ...] = ()
     decoder_units: PositiveInt | tuple[PositiveInt, ...] = 2
 
@@ -206,7 +208,7 @@ class TrainingPlan(_Part):
 
 
 _ADDED = {
-    "network": ("instance_heads", "kernels", "decoder_units"),
+    "network": ("instance_heads", "kernels", "decoder_units", "weights_dtype"),
     "inference": ("foreground_threshold",),
     "separation": (
         "valley_share",

@@ -30,9 +30,10 @@ def own_network(bundle: Bundle) -> nn.Module:
 
 
 def own_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
-    """All weights of a bundle by name: those of the network, and of instance heads in a file of their own."""
+    """All weights of a bundle by name, of the network and of instance heads in a file of their own, in float32."""
     heads = {} if bundle.heads is None else read_state_dict(bundle.heads)
-    return {**read_state_dict(bundle.weights), **heads}
+    kept = {**read_state_dict(bundle.weights), **heads}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
 
 
 def own_weights_sha256(bundle: Bundle) -> str:

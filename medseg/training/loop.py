@@ -27,6 +27,7 @@ from medseg.io.labelled_cases import LabelledCase
 from medseg.networks.build import build_member
 from medseg.networks.ensemble import joined_weights
 from medseg.networks.heads import HEAD_PREFIX
+from medseg.networks.stored import stored_weights
 from medseg.networks.supervision import supervised
 from medseg.training.checkpoints import Best, RunState, read_checkpoint, write_checkpoint
 from medseg.training.datasets import Batch, batches
@@ -94,15 +95,15 @@ def fit(
 
     Returns
     -------
-    The exponential moving average of the weights over the steps, on the CPU; of the step that did best in validation
-    where there is one.
+    The exponential moving average of the weights over the steps, on the CPU, in the plan's `weights_dtype`; of the step
+    that did best in validation where there is one.
 
     Raises
     ------
     TrainingError
         If there is no case to train on, or none to validate on where the plan asks for it, the loss is not finite, a
-        checkpoint was made with another plan, the plan cannot be trained on so many devices, or one of several
-        processes fails; if there is deep supervision and only heads are trained.
+        weight is beyond the plan's `weights_dtype`, a checkpoint was made with another plan, the plan cannot be trained
+        on so many devices, or one of several processes fails; if there is deep supervision and only heads are trained.
     UsageError
         If there are not so many devices.
     """
@@ -133,7 +134,7 @@ def fit_members(
         given, start = (_of_member(given, member, n_members) for given in (task.given, task.start))
         run = _Run(replace(task, plan=_seeded(task.plan, seed + member), given=given, start=start), device, team)
         weights.append(_fit_member(run, folder / f"member_{member}" if n_members > 1 else folder, resume, monitor))
-    return weights[0] if n_members == 1 else joined_weights(weights)
+    return stored_weights(weights[0] if n_members == 1 else joined_weights(weights), task.plan)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ plans = st.builds(
         strides=st.lists(counts | st.tuples(counts, counts, counts), max_size=4).map(tuple),
         norm=st.sampled_from(["instance", "batch"]),
         dropout=share,
+        weights_dtype=st.sampled_from(["float32", "float16"]),
     ),
     inference=st.builds(
         InferencePlan,
@@ -122,7 +123,7 @@ def test_json_is_indented_text_with_a_final_newline():
 def test_hash_is_the_sha256_of_the_sorted_compact_json_without_fields_added_later():
     document = json.loads(PLAN.to_json())
     del document["heads_training"], document["inference"]["foreground_threshold"]
-    for name in ("instance_heads", "kernels", "decoder_units"):
+    for name in ("instance_heads", "kernels", "decoder_units", "weights_dtype"):
         del document["network"][name]
     for name in ("validate_every", "patience", "variation_share", "deep_supervision"):
         del document["training"][name]
@@ -171,6 +172,7 @@ def _leaves(value, path: tuple = ()):
 
 OTHER_WORD = {
     "suv": "stored", "sqrt": "none", "instance": "batch", "gaussian": "constant", "auto": "components", "RAS": "LPS",
+    "float32": "float16",
 }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def make(name: str, folder: Path) -> Path:
 
 
 NETWORKS = {
-    "just_trained": {"members": 2},
+    "just_trained": {"members": 2, "weights_dtype": "float16"},
     "just_trained_with_heads": {"instance_heads": True},
     "just_trained_plain_conv_unet": {"kind": "plain_conv_unet", "kernels": (3, (1, 3, 3), 3), "members": 2},
     "just_trained_residual_encoder_unet": {"kind": "residual_encoder_unet", "strides": ((1, 2, 2), 2)},

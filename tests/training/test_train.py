@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import medseg
 from medseg.core.plan import Plan, with_changes
@@ -154,13 +155,18 @@ def known_instances(manifest: Path) -> Path:
     return manifest
 
 
-def test_heads_are_given_to_a_network_that_stays_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights_dtype", ["float32", "float16"])
+def test_heads_are_given_to_a_network_that_stays_as_it_is(tmp_path: Path, weights_dtype: str) -> None:
     manifest = known_instances(write_data_set(tmp_path / "data"))
-    plain = with_network(quick_plan(), kind="segresnet", filters=(8, 16), strides=(2,), members=2)
+    form = {"kind": "segresnet", "filters": (8, 16), "strides": (2,), "members": 2}
+    plain = with_network(quick_plan(), **form, weights_dtype=weights_dtype)
     before = train(manifest, tmp_path / "before", plan=plain, device="cpu", cross_validate=True, aim="dice")
     after = train(manifest, tmp_path / "after", heads_for=before, steps=2, device="cpu")
     for name in ("models/model.pt", "docs/cross_validation.json", "docs/operating_point.json"):
         assert (after / name).read_bytes() == (before / name).read_bytes()
+    for name in ("model.pt", "instance_heads.pt"):
+        kept = torch.load(after / "models" / name, weights_only=True)
+        assert {tensor.dtype for tensor in kept.values()} == {getattr(torch, weights_dtype)}
     card = (after / "docs" / "README.md").read_text()
     assert "cross-validation with the same training" in card
     assert "## Operating point" in card
