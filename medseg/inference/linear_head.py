@@ -52,15 +52,17 @@ class LinearHead:
         return nn.functional.linear(features.float(), self.weight.to(device), self.bias.to(device))
 
 
-def split_linear_head(network: nn.Module, n_channels: int, sides: Sequence[int]) -> tuple[nn.Module, LinearHead] | None:
+def split_linear_head(
+    network: nn.Module, n_channels: int, n_outputs: int, sides: Sequence[int]
+) -> tuple[nn.Module, LinearHead] | None:
     """Take a network apart, where its last step is a 1x1x1 convolution to more channels than it reads.
 
     Parameters
     ----------
     network
         From (B, C, I, J, K) to logits (B, N, I, J, K); left as it is. The body shares its weights.
-    n_channels
-        C.
+    n_channels, n_outputs
+        C and N.
     sides
         Voxels a side of the windows on which body and head are compared with the whole, tried in this order: a
         network may refuse a small one.
@@ -71,7 +73,11 @@ def split_linear_head(network: nn.Module, n_channels: int, sides: Sequence[int])
     where a comparison on random input shows that the two together are not the network.
     """
     for name, module in reversed(list(network.named_modules())):
-        if isinstance(module, nn.Conv3d) and _is_pointwise(module) and module.out_channels > module.in_channels:
+        if (
+            isinstance(module, nn.Conv3d)
+            and _is_pointwise(module)
+            and module.in_channels < n_outputs == module.out_channels
+        ):
             body = _without(network, name)
             head = _as_matrix(module)
             if _are_the_network(body, head, network, n_channels, sides):

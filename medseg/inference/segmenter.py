@@ -211,7 +211,8 @@ class Segmenter:
         if precision == "exact" or self._takes_over is not None:
             return networks, ()
         sides = (32, 64, max(self.recipe.windows.patch_size))
-        parts = [split_linear_head(network, self._n_inputs, sides) for network in networks]
+        n_outputs = len(self.recipe.output.paint)
+        parts = [split_linear_head(network, self._n_inputs, n_outputs, sides) for network in networks]
         found = [part for part in parts if part is not None]
         if len(found) < len(networks) or sum(head.n_features for _, head in found) >= found[0][1].n_outputs:
             return networks, ()

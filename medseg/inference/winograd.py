@@ -70,12 +70,11 @@ class WinogradConvolution(nn.Module):
 
     def __init__(self, layer: nn.Conv3d) -> None:
         super().__init__()
-        weight = layer.weight.detach().double()
-        matrix = torch.tensor(_TRANSFORM, dtype=torch.float64)
-        for axis in (2, 3, 4):
-            weight = torch.tensordot(weight, matrix, dims=([axis], [1])).movedim(-1, axis)
-        points = weight.permute(2, 3, 4, 1, 0).flatten(0, 2)  # (points, C, N)
-        self.register_buffer("points", points.float().contiguous())
+        one_axis = torch.tensor(_TRANSFORM, dtype=torch.float64)
+        all_axes = torch.kron(torch.kron(one_axis, one_axis), one_axis)  # (points, taps)
+        taps = layer.weight.detach().double().permute(2, 3, 4, 1, 0).flatten(0, 2)  # (taps, C, N)
+        points = (all_axes @ taps.flatten(1)).float().view(-1, *taps.shape[1:])  # (points, C, N)
+        self.register_buffer("points", points)
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach().clone()
         self.register_buffer("bias", bias)
 

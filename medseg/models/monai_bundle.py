@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
@@ -25,7 +25,6 @@ from medseg.models.monai_files import BundleFiles
 from medseg.models.monai_names import channel_specs, is_background, label_scheme, network_data, output_names
 from medseg.models.monai_network import FoundNetwork, describe_network, network_component
 from medseg.models.monai_output import read_output
-from medseg.models.monai_own import OwnCode
 from medseg.models.monai_preparation import Preparation
 from medseg.models.monai_statements import run_id, unknown_statements
 from medseg.models.monai_steps import prepare_steps, transforms_of
@@ -39,6 +38,9 @@ from medseg.networks.description import (
     completed,
     divisor_of,
 )
+
+if TYPE_CHECKING:
+    from medseg.models.monai_own import OwnCode
 
 __all__ = ["read_monai_bundle"]
 
@@ -120,7 +122,7 @@ def read_monai_bundle(
     n_outputs = len(asked) + 1 if asked else _n_outputs(reading, found)
     output = reading.attempt(lambda: _read_output(reading, preparation or Preparation(), n_outputs, asked))
     reading.check_trust()
-    own = OwnCode(files) if reading.ran else None
+    own = _own_code(files) if reading.ran else None
     if own is not None:
         for key, _ in statements:
             own.evaluate(key)
@@ -140,6 +142,12 @@ def read_monai_bundle(
         metadata=dict(files.metadata),
         details={"run_id": run_id(reading.config), "config": files.config_name, "own_code": reading.own_reasons()},
     )
+
+
+def _own_code(files: BundleFiles) -> OwnCode:
+    from medseg.models.monai_own import OwnCode  # imports MONAI, which takes seconds
+
+    return OwnCode(files)
 
 
 def _find_network(config: BundleConfig) -> FoundNetwork:
@@ -233,7 +241,7 @@ def _network(
     if checkpoint.repair:
         reading.repairs.append(checkpoint.repair)
     if found is None:
-        network, description = (own or OwnCode(files)).network(), None  # without trust it was refused before
+        network, description = (own or _own_code(files)).network(), None  # without trust it was refused before
     else:
         reading.repairs += found.repairs
         network, description = build_described(found.description), found.description

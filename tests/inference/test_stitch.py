@@ -173,7 +173,7 @@ def test_the_mean_of_several_networks_counts() -> None:
 @pytest.mark.parametrize("mirror", [(), (0, 1)])
 def test_a_linear_head_may_come_after_blending(mirror: tuple[int, ...]) -> None:
     networks = [nn.Sequential(Mixer(4, seed=seed), nn.ReLU(), nn.Conv3d(4, 9, 1)).eval() for seed in range(2)]
-    parts = [split_linear_head(network, 1, (8,)) for network in networks]
+    parts = [split_linear_head(network, 1, 9, (8,)) for network in networks]
     image = noise(1, 20, 18, 33)
     plan = WindowPlan(patch_size=PATCH, blend="gaussian", overlap=0.5)
     whole = slabs_of(image, plan, Stitching(axis=2, mirror_axes=mirror), [engine(network) for network in networks])
