@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +21,10 @@ __all__ = ["Canvas", "LabelPainter", "RowPainter"]
 
 _BLOCK_VOXELS = 2_000_000  # scan voxels decided at once
 _BLOCK_VALUES = 4_000_000  # interpolated values at once
+_SPARSE_COST = 17.0  # channels whose interpolation costs as much as finding a voxel's neighbors one by one
 _OPEN = np.iinfo(np.uint16).max
 
+Number = TypeVar("Number", bound=np.generic)
 FloatArray = NDArray[np.floating]
 Classes = NDArray[np.unsignedinteger]
 Maps = tuple[AxisMap, AxisMap, AxisMap]
@@ -172,16 +175,47 @@ class RowPainter:
         if least == most:
             rows.write(start, stop, self._decision.class_of_code[least])
             return
-        maps = (along, rows.first, rows.second)
-        low, high = _over_neighbors(held.least, maps, np.minimum), _over_neighbors(held.most, maps, np.maximum)
-        classes = self._decision.class_of_code[low]
-        open_voxels = np.nonzero(low != high)
-        n_at_once = max(1, _BLOCK_VALUES // held.values.shape[-1])
+        maps = (rows.along.part(start, stop, held.first + int(needed.start)), rows.first, rows.second)
+        is_mixed = _mixed_cells(held.least[needed], held.most[needed], maps)
+        values = held.values_in(self._dtype)[needed]
+        if values.dtype == np.float32 and is_mixed.mean() > _dense_from(values.shape[-1]):
+            self._paint_all(rows, start, stop, values, maps)
+        else:
+            self._paint_open(rows, start, stop, held.least[needed], is_mixed, values, maps)
+
+    def _paint_open(
+        self,
+        rows: Rows,
+        start: int,
+        stop: int,
+        codes: Codes,
+        is_mixed: NDArray[np.bool_],
+        values: FloatArray,
+        maps: Maps,
+    ) -> None:
+        """Interpolate all channels only where a voxel's neighbors do not agree."""
+        classes = self._decision.class_of_code[_below(codes, maps)]
+        open_voxels = np.nonzero(_below(is_mixed, maps))
+        n_at_once = max(1, _BLOCK_VALUES // values.shape[-1])
         for begin in range(0, len(open_voxels[0]), n_at_once):
             some = tuple(index[begin : begin + n_at_once] for index in open_voxels)
-            decided = self._decision.decide(_interpolated(held.values_in(self._dtype), maps, some))
+            decided = self._decision.decide(_interpolated(values, maps, some))
             classes[some] = self._decision.class_of_code[decided]
         rows.write(start, stop, classes)
+
+    def _paint_all(self, rows: Rows, start: int, stop: int, values: FloatArray, maps: Maps) -> None:
+        """Interpolate all channels everywhere, axis by axis."""
+        along, first, second = maps
+        n_channels = values.shape[-1]
+        n_at_once = max(1, _BLOCK_VALUES // (n_channels * len(first.below) * len(second.below)))
+        for begin in range(0, stop - start, n_at_once):
+            part = along.part(begin, min(begin + n_at_once, stop - start))
+            blended = np.empty((n_channels, len(part.below), len(first.below), len(second.below)), values.dtype)
+            for channel in range(n_channels):
+                blended[channel] = second.blend(first.blend(part.blend(values[..., channel], 0), 1), 2)
+            decided = self._decision.decide(blended.reshape(n_channels, -1).T)
+            classes = self._decision.class_of_code[decided].reshape(blended.shape[1:])
+            rows.write(start + begin, start + begin + len(part.below), classes)
 
 
 class _Held:
@@ -280,12 +314,29 @@ def _fill(values: torch.Tensor, slab: Slab, decision: Decision) -> None:
         values.copy_(decision.before_interpolation(logits))
 
 
-def _over_neighbors(codes: Codes, maps: Maps, least_or_most: np.ufunc) -> Codes:
-    """Minimum or maximum of codes (rows, m, n) over the neighbors of each voxel of the canvas."""
+def _dense_from(n_channels: int) -> float:
+    """The share of open voxels from which interpolating everywhere costs less (measured with 2 to 105 channels)."""
+    return n_channels / (n_channels + _SPARSE_COST)
+
+
+def _mixed_cells(least: Codes, most: Codes, maps: Maps) -> NDArray[np.bool_]:
+    """(rows, m, n): whether winners differ, or are open, among a voxel of the network's grid and the next ones up."""
     for axis, along in enumerate(maps):
-        below = np.take(codes, along.below, axis=axis)
-        codes = least_or_most(below, np.take(codes, along.above, axis=axis)) if along.weight.any() else below
-    return codes
+        if along.weight.any() and least.shape[axis] > 1:
+            up = (slice(None),) * axis
+            inner, outer = (*up, slice(None, -1)), (*up, slice(1, None))
+            least, most = least.copy(), most.copy()
+            np.minimum(least[inner], least[outer], out=least[inner])  # each is read before it is written
+            np.maximum(most[inner], most[outer], out=most[inner])
+    mixed: NDArray[np.bool_] = least != most
+    return mixed
+
+
+def _below(array: NDArray[Number], maps: Maps) -> NDArray[Number]:
+    """Values (rows, m, n) at the lower neighbor of each voxel of the canvas."""
+    for axis, along in enumerate(maps):
+        array = np.take(array, along.below, axis=axis)
+    return array
 
 
 def _interpolated(values: FloatArray, maps: Maps, voxels: tuple[NDArray[np.intp], ...]) -> FloatArray:

@@ -145,6 +145,6 @@ def _turned(slabs: Iterable[Slab], network_grid: Geometry, scan_grid: Geometry, 
         parts.append(values.movedim(-1, 0).movedim(1, slab.axis + 1).numpy())
         axis = slab.axis
     whole = np.concatenate(parts, axis=axis + 1)
-    for part, interpolated in resampled_slabs(whole, network_grid, scan_grid):
+    for part, interpolated in resampled_slabs(whole, network_grid, scan_grid):  # turned grids: along the first axis
         channels_last = np.ascontiguousarray(np.moveaxis(interpolated, 0, -1))
-        yield Slab(0, part.start, part.stop, {INTERPOLATED: torch.from_numpy(channels_last)})
+        yield Slab(0, part[0].start, part[0].stop, {INTERPOLATED: torch.from_numpy(channels_last)})

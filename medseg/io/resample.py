@@ -1,13 +1,15 @@
 """Linear interpolation of a map from one grid onto another, slab by slab.
 
 MONAI and scipy interpolate a whole volume through a dense coordinate grid, even where the axes of the two grids run
-parallel. There the interpolation is separable: one gather and one blend along each axis, in as much memory as one
-slab takes. Grids that are rotated against each other go through `scipy.ndimage.map_coordinates`.
+parallel. There the interpolation is separable: one gather and one blend along each axis, in as much memory as one slab
+takes, and in the order in which the voxels lie in memory. Grids that are rotated against each other go through
+`scipy.ndimage.map_coordinates`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,24 +40,43 @@ def resample_linear(array: FloatArray, source: Geometry, target: Geometry) -> Fl
     -------
     (C, I', J', K') float32 on `target`; beyond the outermost voxel centers the nearest value goes on.
     """
-    return np.concatenate([slab for _, slab in resampled_slabs(array, source, target)], axis=1)
+    result = np.empty((len(array), *target.shape), np.float32)
+    for part, slab in resampled_slabs(array, source, target):
+        result[(slice(None), *part)] = slab
+    return result
 
 
-def resampled_slabs(array: FloatArray, source: Geometry, target: Geometry) -> Iterator[tuple[slice, FloatArray]]:
-    """`resample_linear` in pieces along the target's first axis: (slice of that axis, values of that slab)."""
+def resampled_slabs(
+    array: FloatArray, source: Geometry, target: Geometry
+) -> Iterator[tuple[tuple[slice, slice, slice], FloatArray]]:
+    """`resample_linear` in pieces: where in the target each lies, and its values.
+
+    The pieces are slabs along the target's axis that runs slowest through the source's memory.
+    """
     to_source = np.linalg.inv(source.affine) @ target.affine
     source_axes = _parallel_axes(to_source, target)
-    for part in _slab_slices(target):
-        if source_axes is None:
-            yield part, _slab_by_coordinates(array, to_source, target, part)
-        else:
-            yield part, _slab_by_axis(array, to_source, source_axes, target, part)
+    if source_axes is None:
+        for part in _slabs(target, 0):
+            yield part, _slab_by_coordinates(array, to_source, part)
+        return
+    order = _slowest_first(array, source_axes)
+    for part in _slabs(target, order[0]):
+        yield part, _slab_by_axis(array, to_source, source_axes, part, order)
 
 
-def _slab_slices(target: Geometry) -> Iterator[slice]:
-    n_rows = max(1, _SLAB_VOXELS // (target.shape[1] * target.shape[2]))
-    for start in range(0, target.shape[0], n_rows):
-        yield slice(start, min(start + n_rows, target.shape[0]))
+def _slabs(target: Geometry, axis: int) -> Iterator[tuple[slice, slice, slice]]:
+    n_rows = max(1, _SLAB_VOXELS * target.shape[axis] // math.prod(target.shape))
+    for start in range(0, target.shape[axis], n_rows):
+        i, j, k = (
+            slice(start, min(start + n_rows, n)) if other == axis else slice(0, n)
+            for other, n in enumerate(target.shape)
+        )
+        yield i, j, k
+
+
+def _slowest_first(array: FloatArray, source_axes: tuple[int, int, int]) -> list[int]:
+    """The target's axes, by how far apart neighbors along them lie in the source's memory."""
+    return sorted(range(3), key=lambda axis: -abs(array.strides[source_axes[axis] + 1]))
 
 
 def _parallel_axes(to_source: NDArray[np.float64], target: Geometry) -> tuple[int, int, int] | None:
@@ -70,15 +91,19 @@ def _parallel_axes(to_source: NDArray[np.float64], target: Geometry) -> tuple[in
 
 
 def _slab_by_axis(
-    array: FloatArray, to_source: NDArray[np.float64], source_axes: tuple[int, int, int], target: Geometry, part: slice
+    array: FloatArray,
+    to_source: NDArray[np.float64],
+    source_axes: tuple[int, int, int],
+    part: tuple[slice, slice, slice],
+    order: Sequence[int],
 ) -> FloatArray:
-    values = array.transpose(0, *(axis + 1 for axis in source_axes))
-    for target_axis in range(3):
-        source_axis = source_axes[target_axis]
-        start, stop = (part.start, part.stop) if target_axis == 0 else (0, target.shape[target_axis])
-        positions = to_source[source_axis, target_axis] * np.arange(start, stop) + to_source[source_axis, 3]
-        values = _blend_along(values, positions, target_axis + 1)
-    return values
+    """One slab of the target; its axes are blended in the order given, and lie in it in memory too."""
+    values = array.transpose(0, *(source_axes[axis] + 1 for axis in order))
+    for place, target_axis in enumerate(order):
+        source_axis, span = source_axes[target_axis], part[target_axis]
+        positions = to_source[source_axis, target_axis] * np.arange(span.start, span.stop) + to_source[source_axis, 3]
+        values = _blend_along(values, positions, place + 1)
+    return values.transpose(0, *(order.index(axis) + 1 for axis in range(3)))
 
 
 def _blend_along(values: FloatArray, positions: NDArray[np.float64], axis: int) -> FloatArray:
@@ -110,10 +135,10 @@ def _snapped(positions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _slab_by_coordinates(
-    array: FloatArray, to_source: NDArray[np.float64], target: Geometry, part: slice
+    array: FloatArray, to_source: NDArray[np.float64], part: tuple[slice, slice, slice]
 ) -> FloatArray:
-    index = np.indices((part.stop - part.start, *target.shape[1:]), dtype=np.float64)
-    index[0] += part.start
+    index = np.indices([span.stop - span.start for span in part], dtype=np.float64)
+    index[0] += part[0].start
     coordinates = np.tensordot(to_source[:3, :3], index, axes=1) + to_source[:3, 3][:, None, None, None]
     slabs = [ndimage.map_coordinates(channel, coordinates, order=1, mode="nearest") for channel in array]
     return np.stack(slabs).astype(np.float32, copy=False)

@@ -55,7 +55,7 @@ def _respace(state: Prepared, step: Respace) -> Prepared:
         return _respace_by_monai(state, step, pixdim)
     image = np.empty((len(state.image), *target.shape), dtype=np.float32)
     for part, slab in resampled_slabs(state.image, state.geometry, target):
-        image[:, part] = slab
+        image[(slice(None), *part)] = slab
     return replace(state, image=image, geometry=target)
 
 
