@@ -3,6 +3,11 @@
     python benchmarks/make_phantom_lesions.py FOLDER [--masks FOLDER_OF_LESION_MASKS]
     medseg train FOLDER/manifest.json --plan FOLDER/plan.json -o bundles/phantom_lesions
 
+and other blocks, of thicker slices, to train on with:
+
+    python benchmarks/make_phantom_lesions.py MORE --first 900 --cases 700 --slices 5 5 3 5 1 3
+    medseg finetune bundles/phantom_lesions MORE/manifest.json -o FOLDER --steps 3600 --learning-rate 0.001
+
 Forms are taken also from masks of real lesions, if a folder of them is given: *lesion.nii.gz, class maps.
 """
 
@@ -22,7 +27,7 @@ from medseg.phantoms.crowd import Content, CrowdRequest, make_crowd
 from medseg.phantoms.masks import MaskShape, mask_shapes
 
 FIRST_SEED = 5_000_000  # far from the seeds of benchmarks and tests
-SPACINGS = ((1.0, 1.0, 1.0), (0.8, 0.8, 3.0), (0.8, 0.8, 5.0))
+SPACINGS = {1: (1.0, 1.0, 1.0), 3: (0.8, 0.8, 3.0), 5: (0.8, 0.8, 5.0)}  # by thickness of the slices
 CONTENTS: tuple[Content, ...] = (
     "touching",
     "mixed",
@@ -42,11 +47,11 @@ ATTRIBUTION = (
 )
 
 
-def request_of(number: int, masks: list[MaskShape]) -> CrowdRequest:
+def request_of(number: int, slices: list[int], masks: list[MaskShape]) -> CrowdRequest:
     """What case n is like: contents, slices and seams in turn."""
     return CrowdRequest(
         CONTENTS[number % len(CONTENTS)],
-        spacing_mm=SPACINGS[number // len(CONTENTS) % len(SPACINGS)],
+        spacing_mm=SPACINGS[slices[number // len(CONTENTS) % len(slices)]],
         is_seam_visible=number % 5 < 3,
         masks=masks,
     )
@@ -99,7 +104,9 @@ def main() -> None:
     """Write the set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--first", type=int, default=0, help="number of the first block: others are made from others")
     parser.add_argument("--cases", type=int, default=900)
+    parser.add_argument("--slices", type=int, nargs="+", choices=SPACINGS, default=[*SPACINGS], help="mm, in turn")
     parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--masks", type=Path)
     chosen = parser.parse_args()
@@ -108,8 +115,8 @@ def main() -> None:
     masks = read_masks(chosen.masks)
     print(f"{len(masks)} forms of real lesions")
     cases = []
-    for number in range(chosen.cases):
-        crowd = make_crowd(request_of(number, masks), FIRST_SEED + number)
+    for number in range(chosen.first, chosen.first + chosen.cases):
+        crowd = make_crowd(request_of(number, chosen.slices, masks), FIRST_SEED + number)
         name = f"crowd_{number:04d}"
         write_volume(crowd.volume, folder / f"{name}.nii.gz")
         write_labels(crowd.lesions.array, crowd.lesions.geometry, folder / f"{name}_lesions.nii.gz")

@@ -40,6 +40,7 @@ class Decision:
 
     def __init__(self, plan: OutputPlan, *, is_exact: bool) -> None:
         self.plan = plan
+        self._is_exact = is_exact
         self.rounds_to_half = plan.rounds_to_half and is_exact
         self.order = plan.paint_order or tuple(range(len(plan.paint)))
         painted = [plan.paint[channel] for channel in self.order]
@@ -73,8 +74,12 @@ class Decision:
         out = torch.empty(logits.shape) if out is None else out
         if self.plan.interpolates == "logits" or self.plan.activation == "none":
             return out.copy_(logits)
-        if self.plan.activation == "softmax":
+        if self.plan.activation == "softmax" and (self._is_exact or logits.shape[-1] != 2):
             return torch.softmax(logits.float(), -1, out=out)
+        if self.plan.activation == "softmax":  # of two channels: ten times sooner, and the same but for rounding
+            torch.sigmoid(logits[..., 1].float() - logits[..., 0].float(), out=out[..., 1])
+            torch.sub(1.0, out[..., 1], out=out[..., 0])
+            return out
         return torch.sigmoid(logits.float(), out=out)
 
     def foreground(self, values: torch.Tensor) -> torch.Tensor:

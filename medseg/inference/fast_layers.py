@@ -1,9 +1,9 @@
 """A copy of a network for running only: the same layers, by the fastest kernels that torch has on a CPU.
 
-Three things make torch slow here. It takes its own convolution for a single window with few channels, many times slower
+Four things make torch slow here. It takes its own convolution for a single window with few channels, many times slower
 than oneDNN's (the rule that decides was made for images). Instance normalization copies what lies channels-last, while
-batch normalization, which for a single window is the same thing, does not. And it computes in float32 where the
-processor multiplies bfloat16 at twice the rate.
+batch normalization, which for a single window is the same thing, does not. It computes in float32 where the processor
+multiplies bfloat16 at twice the rate. And transposed convolutions to few channels are slow (`thin_transposed`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medseg.inference.thin_transposed import ThinTransposedConvolution, is_thin_transposed
 from medseg.inference.winograd import WinogradConvolution, suits_winograd
 
 __all__ = ["LayerwiseNorm", "fast_copy", "replace_modules"]
@@ -87,7 +88,7 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = Fal
     """
     makers: dict[type, Callable[[Any], nn.Module]] = {nn.InstanceNorm3d: _fast_norm}
     if _has_onednn(dtype):
-        makers[nn.Conv3d] = _fast_convolution
+        makers |= {nn.Conv3d: _fast_convolution, nn.ConvTranspose3d: _fast_transposed}
     copied = replace_modules(network, _winograd_makers() if is_winograd else makers)
     for module in copied.modules():
         if not isinstance(module, _KEPT_FLOAT32):
@@ -116,6 +117,10 @@ def _fast_convolution(layer: nn.Conv3d) -> nn.Module:
     return _OneDnnConvolution(layer) if is_plain and _has_onednn(torch.float32) else layer
 
 
+def _fast_transposed(layer: nn.ConvTranspose3d) -> nn.Module:
+    return ThinTransposedConvolution(layer, _fast_convolution) if is_thin_transposed(layer) else layer
+
+
 def _has_onednn(dtype: torch.dtype) -> bool:
     """Whether oneDNN computes in a number type here: bfloat16 takes AVX-512 or better."""
     is_there = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
@@ -137,6 +142,7 @@ def _winograd_makers() -> dict[type, Callable[[Any], nn.Module]]:
         **dict.fromkeys((nn.ReLU, nn.LeakyReLU, nn.PReLU), PendingActivation),
         **dict.fromkeys((nn.Dropout, nn.Dropout3d), lambda _: nn.Identity()),
         nn.Conv3d: convolution,
+        nn.ConvTranspose3d: _fast_transposed,
     }
 
 
