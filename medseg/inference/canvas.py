@@ -178,7 +178,7 @@ class RowPainter:
         maps = (rows.along.part(start, stop, held.first + int(needed.start)), rows.first, rows.second)
         is_mixed = _mixed_cells(held.least[needed], held.most[needed], maps)
         values = held.values_in(self._dtype)[needed]
-        if values.dtype == np.float32 and is_mixed.mean() > _dense_from(values.shape[-1]):
+        if _is_dense(is_mixed, values, maps):
             self._paint_all(rows, start, stop, values, maps)
         else:
             self._paint_open(rows, start, stop, held.least[needed], is_mixed, values, maps)
@@ -314,9 +314,12 @@ def _fill(values: torch.Tensor, slab: Slab, decision: Decision) -> None:
         values.copy_(decision.before_interpolation(logits))
 
 
-def _dense_from(n_channels: int) -> float:
-    """The share of open voxels from which interpolating everywhere costs less (measured with 2 to 105 channels)."""
-    return n_channels / (n_channels + _SPARSE_COST)
+def _is_dense(is_mixed: NDArray[np.bool_], values: FloatArray, maps: Maps) -> bool:
+    """Whether interpolating everywhere costs less, and a row of it is a small array; never in float64 (exact runs)."""
+    n_channels = values.shape[-1]
+    row = n_channels * len(maps[1].below) * len(maps[2].below)
+    from_share = n_channels / (n_channels + _SPARSE_COST)
+    return values.dtype == np.float32 and row <= _BLOCK_VALUES and bool(is_mixed.mean() > from_share)
 
 
 def _mixed_cells(least: Codes, most: Codes, maps: Maps) -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ _SMALLER = 0.8  # share of the voxels of a window that is tried next
 _LEAST_PATCH_VOXELS = 16**3
 _TIMED_CASES = 4
 _USED_SHARE = 0.9  # of the minutes: logs, checkpoints and the export take the rest
-_LEAST_STEPS_A_MEMBER = 200  # with fewer, one network trained longer is worth more than two
+_LEAST_STEPS_A_MEMBER = 300  # with fewer, fewer networks that are trained longer are worth more
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def within_minutes(
     chosen = [cases[n * len(cases) // min(_TIMED_CASES, len(cases))] for n in range(min(_TIMED_CASES, len(cases)))]
     seconds = seconds_a_step([load_case(case, plan) for case in chosen], plan, device, n_devices)
     in_all = int(minutes * 60 * _USED_SHARE / seconds)
-    members = plan.network.members if in_all >= plan.network.members * _LEAST_STEPS_A_MEMBER else 1
+    members = max(1, min(plan.network.members, in_all // _LEAST_STEPS_A_MEMBER))
     steps = in_all // members
     if steps < 1:
         raise TrainingError(
@@ -187,6 +187,6 @@ def within_minutes(
     reasons = planned.reasons
     if members != plan.network.members:
         value = f"{members} x {plan.network.kind}, filters {plan.network.filters}"
-        reasons = _instead(reasons, Reason("network", value, "the minutes are too few for more than one network"))
+        reasons = _instead(reasons, Reason("network", value, "the minutes are too few for more networks"))
     plan = with_changes(plan, {"training": training, "network": {"members": members}})
     return replace(planned, plan=plan, reasons=(*reasons, reason))

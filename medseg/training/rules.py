@@ -43,7 +43,7 @@ _PHANTOM_SHARE = 0.12
 _WITH_A_UNIT = ("CT", "PT")  # what a stored value of 100 means is the same in every scan
 _CUT_OUT_SHARE = 0.25  # of zeros: the scan was masked, as a brain whose skull was taken off
 _LEAST_PEAK_SUV = 1.0  # the uptake of a body that takes up evenly: what stays below takes up nothing of its own
-_MEMBERS = 3
+_MEMBERS = 5
 STEPS = 1000  # of each network
 _SMALL_SHARE = 0.1  # of the lesions are smaller than those that a coarser grid must show well
 _VOXELS_OF_A_SMALL_LESION = 1000  # ten voxels across: what interpolated probabilities outline well
@@ -87,10 +87,16 @@ def _coarsened(spacing_mm: Spacing, voxel_mm3: float) -> Spacing:
 
 def choose_network() -> tuple[NetworkPlan, str]:
     """Networks whose first level keeps the full resolution."""
-    plan = NetworkPlan(kind="segresnet", filters=(8, 16, 32, 64), residual_units=(1, 2, 2, 4), members=_MEMBERS)
+    plan = NetworkPlan(
+        kind="segresnet",
+        filters=(8, 16, 32, 64),
+        residual_units=(1, 2, 2, 4),
+        members=_MEMBERS,
+        weights_dtype="float16",
+    )
     return plan, (
         "features at full resolution from the first level on, for small lesions; few filters, for a CPU; the mean of "
-        f"{_MEMBERS} networks errs less than one"
+        f"{_MEMBERS} networks errs less than one; weights of half the size"
     )
 
 

@@ -88,6 +88,25 @@ def test_labels_and_probability_are_those_of_the_whole_volume(
     np.testing.assert_allclose(semantic.probability, np.clip(1 - expected[0], 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(("axis", "rows", "order"), [(0, 3, (0, 1, 2)), (1, 5, (2, 0, 1)), (2, 100, (1, 0, 2))])
+def test_a_map_of_nothing_but_borders_is_blended_axis_by_axis_and_the_same(
+    n_classes: int, axis: int, rows: int, order: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, scan = grids(order, (1,))
+    logits = np.random.default_rng(0).normal(size=(n_classes, *network.shape)).astype(np.float32)
+    output = OutputPlan(paint=tuple(range(n_classes)))
+    one_by_one = painted(slabs_of(logits, axis, rows), network, scan, output, SCHEME, is_exact=True)
+    monkeypatch.delattr("medseg.inference.canvas.RowPainter._paint_open")
+    dense = painted(slabs_of(logits, axis, rows), network, scan, output, SCHEME)
+    expected = whole(softmax(logits), network, scan)
+    for semantic in (one_by_one, dense):
+        differs = semantic.array != expected.argmax(axis=0)
+        assert lead(expected)[differs].max(initial=0.0) < 1e-6
+        assert differs.mean() < 1e-4
+    np.testing.assert_allclose(dense.probability, one_by_one.probability, atol=1e-6)
+
+
 def test_the_scans_own_grid_gives_the_networks_voxels_back() -> None:
     grid = Geometry((9, 8, 7), np.diag([-2.0, 2.5, 3.0, 1.0]))
     logits = smooth((3, *grid.shape))

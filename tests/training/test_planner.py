@@ -182,11 +182,11 @@ def test_minutes_become_steps_of_the_speed_that_is_measured(tmp_path: Path, monk
     planned = plan_with_reasons(data.manifest, take_fingerprint(data.cases, data.manifest))
     monkeypatch.setattr("medseg.training.planner.seconds_a_step", lambda *_: 0.9)
     long = within_minutes(planned, data.cases, 20.0, torch.device("cpu"))
-    assert (long.plan.training.steps, long.plan.network.members) == (400, 3)
+    assert (long.plan.training.steps, long.plan.network.members) == (300, 4)
     short = within_minutes(planned, data.cases, 5.0, torch.device("cpu"))
     assert (short.plan.training.steps, short.plan.network.members) == (300, 1)
     assert short.plan.training.warmup_steps == 30
-    for planned_for, n in ((long, 3), (short, 1)):
+    for planned_for, n in ((long, 4), (short, 1)):
         (network,) = (reason.value for reason in planned_for.reasons if reason.field == "network")
         assert network.startswith(f"{n} x segresnet")
     assert str(short.reasons[-1]) == (
