@@ -66,15 +66,6 @@ def dice_and_cross_entropy(logits: torch.Tensor, target: torch.Tensor, inside: t
     return dice + nn.functional.binary_cross_entropy_with_logits(margin, wanted)
 
 
-def blob(logits: torch.Tensor, numbers: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """Mean over lesions of the loss without the other lesions' voxels; 0 without lesions."""
-    each = [
-        dice_and_cross_entropy(logits, numbers == n, (numbers == n) | (numbers == 0))
-        for n in range(1, int(numbers.max()) + 1)
-    ]
-    return torch.stack(each).mean() if each else logits.sum() * 0.0
-
-
 def cells(logits: torch.Tensor, numbers: torch.Tensor, nearest: torch.Tensor) -> torch.Tensor:
     """Mean over lesions of the loss in their cells; over the whole patch without lesions."""
     n_lesions = int(numbers.max())
@@ -104,7 +95,7 @@ class LossOfVoxels(HeadsLoss):
 
     def forward(self, heads: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar."""
-        classes, heat, offset, weight, _ = torch.split(label, [1, 1, 3, 1, 1], dim=1)
+        classes, heat, offset, weight, _ = torch.split(label[:, :7], [1, 1, 3, 1, 1], dim=1)
         in_lesions = (weight > 0).expand_as(offset)
         errors = nn.functional.smooth_l1_loss(heads[OFFSET].float() / 10, offset / 10, reduction="none", beta=0.02)
         of_offsets = errors[in_lesions].sum() / max(int(in_lesions.sum()) // 3, 1)
@@ -115,14 +106,9 @@ class LossOfVoxels(HeadsLoss):
 def instances(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Numbers (I, J, K) of lesions, 0 outside, and of the lesion nearest to each voxel, of one sample's label.
 
-    A voxel's lesion is told by where its offset leads: all of one lesion lead to one center.
+    Those that the sample does not show are left out.
     """
-    classes, offset = label[0] > 0, label[2:5]
-    numbers = np.zeros(classes.shape, np.int64)
-    places = np.stack(np.nonzero(classes.numpy()))
-    if places.shape[1]:
-        centers = np.round((places + offset.numpy()[:, *places]).T, 1)  # the network's grid is of 1 mm
-        numbers[tuple(places)] = np.unique(centers, axis=0, return_inverse=True)[1].ravel() + 1
+    numbers = np.unique(np.append(label[7].numpy(), 0.0), return_inverse=True)[1][:-1].reshape(label.shape[1:])
     nearest = ndimage.distance_transform_edt(numbers == 0, return_distances=False, return_indices=True)
     return torch.from_numpy(numbers), torch.from_numpy(numbers[tuple(nearest)])
 
@@ -130,7 +116,7 @@ def instances(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 LOSSES: dict[str, Callable[[], nn.Module]] = {
     "voxels": LossOfVoxels,
     "lesions": HeadsLoss,
-    "blob": lambda: LossOfLesions(blob, keeps_own=True),
+    "blob": lambda: HeadsLoss(has_blobs=True),
     "cc": lambda: LossOfLesions(cells, keeps_own=False),
     "both": lambda: LossOfLesions(cells, keeps_own=True),
 }

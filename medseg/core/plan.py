@@ -188,6 +188,8 @@ class TrainingPlan(_Part):
     Every `validate_every` steps (0: never) held-out scans are segmented whole, and the weights of the best mean of Dice
     and lesion F1 are kept; after `patience` validations (0: any number) without a better one, training ends.
     With `deep_supervision` outputs of lower resolutions are trained too, which the trained network has no more.
+    With `lesion_loss` "blob" the map is also scored for each lesion alone, so that small and touching ones count as
+    much as others: for networks with instance heads, whose cases say which voxel is of which lesion.
     """
 
     steps: PositiveInt = 800
@@ -205,6 +207,7 @@ class TrainingPlan(_Part):
     validate_every: Annotated[int, Field(ge=0)] = 0
     patience: Annotated[int, Field(ge=0)] = 0
     deep_supervision: bool = False
+    lesion_loss: Literal["none", "blob"] = "none"
 
 
 _ADDED = {
@@ -220,8 +223,8 @@ _ADDED = {
         "merge_fraction",
         "least_votes",
     ),
-    "training": ("validate_every", "patience", "variation_share", "deep_supervision"),
-    "heads_training": ("validate_every", "patience", "variation_share", "deep_supervision"),
+    "training": ("validate_every", "patience", "variation_share", "deep_supervision", "lesion_loss"),
+    "heads_training": ("validate_every", "patience", "variation_share", "deep_supervision", "lesion_loss"),
 }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from monai.losses import DiceCELoss
 from torch import nn
-from torch.nn.functional import interpolate, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, smooth_l1_loss
 
 from medseg.core.plan import Plan
 from medseg.networks.heads import CENTER, OFFSET
 
-__all__ = ["HeadsLoss", "SupervisedLoss", "loss_of", "segmentation_loss"]
+__all__ = ["HeadsLoss", "SupervisedLoss", "blob_loss", "loss_of", "segmentation_loss"]
 
 _CENTER_WEIGHT = 100.0
 _CENTER_WEIGHT_OF_LESIONS = 10.0  # of the same error, lesion by lesion
@@ -21,7 +21,10 @@ _OFFSET_UNIT_MM = 10.0
 
 def loss_of(plan: Plan, *, only_heads: bool = False) -> nn.Module:
     """What a network of this plan, or only its instance heads, are trained to make small."""
-    loss = HeadsLoss(only_heads=only_heads) if plan.network.instance_heads else segmentation_loss()
+    if plan.network.instance_heads:
+        loss: nn.Module = HeadsLoss(only_heads=only_heads, has_blobs=plan.training.lesion_loss == "blob")
+    else:
+        loss = segmentation_loss()
     return SupervisedLoss(loss) if plan.training.deep_supervision else loss
 
 
@@ -56,25 +59,28 @@ class HeadsLoss(nn.Module):
 
     The offsets' error is the mean over each lesion, then over lesions, so that a small lesion counts as much as a large
     one. Such a mean of the heatmap's error is added to that over all voxels, in which a small lesion hardly shows.
-    Where instances are unknown the heads are not trained. Takes heads by name and `draw_sample`'s label of 7 channels.
+    Where instances are unknown the heads are not trained. Takes heads by name and `draw_sample`'s label of 8 channels.
 
     Parameters
     ----------
     only_heads
         Leave out the segmentation loss.
+    has_blobs
+        Add `blob_loss` to the segmentation loss.
 
     References
     ----------
     Cheng et al., Panoptic-DeepLab, CVPR 2020; Kofler et al., blob loss, IPMI 2023 (one lesion, one vote).
     """
 
-    def __init__(self, *, only_heads: bool = False) -> None:
+    def __init__(self, *, only_heads: bool = False, has_blobs: bool = False) -> None:
         super().__init__()
         self.semantic = None if only_heads else segmentation_loss()
+        self.has_blobs = has_blobs
 
     def forward(self, heads: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar."""
-        classes, heat, offset, weight, is_known = torch.split(label, [1, 1, 3, 1, 1], dim=1)
+        classes, heat, offset, weight, is_known, numbers = torch.split(label, [1, 1, 3, 1, 1, 1], dim=1)
         weight = weight / len(label)
         center_errors = is_known * (heads[CENTER].float() - heat) ** 2
         offset_errors = smooth_l1_loss(
@@ -90,7 +96,53 @@ class HeadsLoss(nn.Module):
         )
         if self.semantic is not None:
             total = total + self.semantic(heads["semantic"], classes)
+            if self.has_blobs:
+                total = total + blob_loss(heads["semantic"].float(), classes, numbers)
         return total
+
+
+def blob_loss(logits: torch.Tensor, classes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Soft Dice and cross entropy of foreground for each lesion without the voxels of all others; mean over lesions.
+
+    A lesion is seen against the background alone, and has one vote, however small it is. Samples without known lesions
+    have no part in it.
+
+    Parameters
+    ----------
+    logits
+        (B, N, I, J, K), channel 0 the background.
+    classes
+        (B, 1, I, J, K) class numbers.
+    numbers
+        (B, 1, I, J, K) lesion numbers, 0 where a voxel's lesion is unknown or none.
+
+    Returns
+    -------
+    A scalar: the mean over samples of the mean over a sample's lesions.
+
+    References
+    ----------
+    Kofler et al., blob loss: instance imbalance aware loss functions for semantic segmentation, IPMI 2023. Lesions
+    there are connected components; here those that a case tells apart, touching ones too.
+    """
+    margin = torch.logsumexp(logits[:, 1:], 1) - logits[:, 0]
+    total = logits.sum() * 0.0
+    for own_margin, own_class, own_number in zip(margin, classes[:, 0], numbers[:, 0], strict=True):
+        is_background = own_class == 0
+        number = torch.where(is_background, 0.0, own_number).long().flatten()
+        counts = (number > 0) | is_background.flatten()  # unknown lesions are neither
+        flat, number = own_margin.flatten()[counts], number[counts]
+        entropies = binary_cross_entropy_with_logits(flat, (number > 0).float(), reduction="none")
+        empty = flat.new_zeros(int(number.max()) + 1 if number.numel() else 1)
+        sums = [empty.index_add(0, number, values) for values in (torch.ones_like(flat), flat.sigmoid(), entropies)]
+        n_voxels, probability, entropy = sums
+        is_there = n_voxels[1:] > 0
+        if not bool(is_there.any()):
+            continue
+        n, p, e = (values[1:][is_there] for values in sums)
+        dice = 1.0 - (2.0 * p + 1.0) / (p + probability[0] + n + 1.0)
+        total = total + (dice + (e + entropy[0]) / (n + n_voxels[0])).mean()
+    return total / len(logits)
 
 
 class SupervisedLoss(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.core.plan import Plan, with_changes
-from medseg.errors import TrainingError, UsageError
+from medseg.errors import InvalidPlan, TrainingError, UsageError
 from medseg.inference.device import resolve_device
 from medseg.io.labelled_cases import LabelledCase, read_cases
 from medseg.io.manifest import DataManifest, read_manifest
@@ -127,10 +127,16 @@ def check_channels(plan: Plan, manifest: DataManifest) -> None:
 
 
 def check_network(plan: Plan) -> None:
-    """Refuse a plan whose network cannot be built: InvalidPlan."""
+    """Refuse a plan whose network cannot be built, or not be trained so: InvalidPlan."""
     build_network(plan)
-    if fitted_plan(plan).training.deep_supervision:
+    training = fitted_plan(plan).training
+    if training.deep_supervision:
         supervised(build_member(plan), plan)
+    if training.lesion_loss != "none" and not plan.network.instance_heads:
+        raise InvalidPlan(
+            f'plan {plan.name}: training.lesion_loss "{training.lesion_loss}" needs to know which voxel is of which '
+            "lesion, as networks with instance heads do; set network.instance_heads, or take the loss away"
+        )
 
 
 def changed(plan: Plan, changes: Mapping[str, float | None]) -> Plan:

@@ -94,7 +94,7 @@ def draw_sample(
     Returns
     -------
     Image (1, C, i, j, k) and label (1, 1, i, j, k) float32; what lies beyond the frame is 0 in both, the same that
-    inference pads with. For a network with instance heads the label is (1, 7, i, j, k), see `instance_targets`.
+    inference pads with. For a network with instance heads the label is (1, 8, i, j, k), see `instance_targets`.
     """
     rng = np.random.default_rng(seed)
     is_varied = plan.training.variation_share == 1 or rng.random() < plan.training.variation_share

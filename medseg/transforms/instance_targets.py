@@ -78,12 +78,13 @@ def instance_targets(
 
     Returns
     -------
-    (6, i, j, k) float32: the heatmap (1 at a center); the offset in mm along i, j, k; the weight of the offset, which
-    sums to 1 over all lesions, to the same over each; the weight of the heatmap, 0 where the lesion is unknown, else 1.
+    (7, i, j, k) float32: the heatmap (1 at a center); the offset in mm along i, j, k; the weight of the offset, which
+    sums to 1 over all lesions, to the same over each; the weight of the heatmap, 0 where the lesion is unknown, else 1;
+    the lesion's number, 0 where it is unknown or none.
     """
-    targets = np.zeros((6, *foreground.shape), dtype=np.float32)
+    targets = np.zeros((7, *foreground.shape), dtype=np.float32)
     numbers = np.zeros(foreground.shape, dtype=np.int32) if lesions is None else lesions
-    targets[5] = ~foreground | (numbers > 0)
+    targets[5], targets[6] = ~foreground | (numbers > 0), numbers
     index = np.nonzero(numbers)
     own = numbers[index] - 1
     for axis in range(3):

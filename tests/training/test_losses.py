@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medseg.training.losses import HeadsLoss, segmentation_loss
+from medseg.core.plan import with_changes
+from medseg.errors import InvalidPlan
+from medseg.training.losses import HeadsLoss, blob_loss, loss_of, segmentation_loss
+from medseg.training.preparation import check_network
+from tests.plans import tiny_plan
 
 
 def logits(foreground: torch.Tensor) -> torch.Tensor:
@@ -39,13 +43,14 @@ def test_a_small_lesion_missed_costs_as_much_as_a_large_one() -> None:
 
 def heads_and_label(error_mm: float = 0.0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Perfect heads of a scan with a large and a small lesion, the small one's offsets wrong by some mm."""
-    label = torch.zeros(1, 7, 12, 12, 12)
+    label = torch.zeros(1, 8, 12, 12, 12)
     label[:, 6] = 1.0
-    for low, high in ((1, 7), (9, 11)):
+    for number, (low, high) in enumerate(((1, 7), (9, 11)), 1):
         part = (slice(None), slice(None), slice(low, high), slice(low, high), slice(low, high))
         label[part][:, 0] = 1.0
         label[part][:, 2:5] = 3.0
         label[part][:, 5] = 0.5 / (high - low) ** 3
+        label[part][:, 7] = number
     heads = {
         "semantic": torch.cat([20 - 40 * label[:, :1], 40 * label[:, :1] - 20], dim=1),
         "center": label[:, 1:2].clone(),
@@ -82,3 +87,72 @@ def test_heads_are_not_trained_where_instances_are_unknown() -> None:
     heads["center"] += 1.0
     heads["offset"] += 50.0
     assert float(HeadsLoss(only_heads=True)(heads, label)) == 0.0
+
+
+def touching() -> tuple[torch.Tensor, torch.Tensor]:
+    """Class and number of two lesions side by side, 4 x 8 x 8 and 2 x 2 x 2 voxels, (1, 1, 12, 12, 12) each."""
+    numbers = torch.zeros((1, 1, 12, 12, 12))
+    numbers[..., 1:5, 1:9, 1:9] = 1
+    numbers[..., 5:7, 1:3, 1:3] = 2
+    return (numbers > 0).float(), numbers
+
+
+def one_by_one(foreground: torch.Tensor, numbers: torch.Tensor) -> float:
+    """The loss as it is defined: for each lesion, over all voxels but the others'."""
+    costs = []
+    for n in range(1, int(numbers.max()) + 1):
+        seen = (numbers == n) | (numbers == 0)
+        margin, wanted = 8.0 * foreground[seen], (numbers == n)[seen].float()
+        p = margin.sigmoid()
+        dice = 1 - (2 * (p * wanted).sum() + 1) / (p.sum() + wanted.sum() + 1)
+        costs.append(dice + torch.nn.functional.binary_cross_entropy_with_logits(margin, wanted))
+    return float(torch.stack(costs).mean())
+
+
+def test_blob_loss_sees_each_lesion_without_the_others() -> None:
+    classes, numbers = touching()
+    foreground = torch.randn((12, 12, 12), generator=torch.Generator().manual_seed(0))
+    ours = float(blob_loss(logits(foreground), classes, numbers))
+    assert ours == pytest.approx(one_by_one(foreground, numbers[0, 0]), rel=1e-5)
+    assert float(blob_loss(logits(2 * classes[0, 0] - 1), classes, numbers)) < 0.1
+
+
+def test_in_blob_loss_a_lesion_of_eight_voxels_missed_costs_nearly_half_of_one_of_256() -> None:
+    classes, numbers = touching()
+    costs = []
+    for n in (1, 2):
+        marked = 2 * (classes * (numbers != n)) - 1
+        costs.append(float(blob_loss(logits(marked[0, 0]), classes, numbers)))
+    assert 0.4 < costs[1] / costs[0] < 1  # by voxels it would be a 32nd
+
+
+def test_blob_loss_leaves_out_unknown_lesions_and_samples_without_any() -> None:
+    classes, numbers = touching()
+    foreground = torch.randn((12, 12, 12), generator=torch.Generator().manual_seed(0))
+    marks = foreground.clone().requires_grad_()
+    known = numbers * (numbers == 1)
+    alone = blob_loss(logits(marks), classes, known)
+    alone.backward()
+    assert marks.grad is not None
+    assert not marks.grad[numbers[0, 0] == 2].any()
+    expected = one_by_one(foreground, torch.where(numbers == 2, -1, numbers)[0, 0])
+    assert alone.item() == pytest.approx(expected, rel=1e-5)
+    nothing = torch.zeros_like(numbers)
+    for its_classes in (nothing, classes):
+        assert blob_loss(logits(foreground), its_classes, nothing).item() == 0.0
+    twice = logits(foreground).repeat(2, 1, 1, 1, 1), classes.repeat(2, 1, 1, 1, 1), torch.cat([known, nothing])
+    assert blob_loss(*twice).item() == pytest.approx(alone.item() / 2, rel=1e-5)
+
+
+def test_blob_loss_is_the_plans_choice_and_needs_instances() -> None:
+    plan = with_changes(tiny_plan(), {"training": {"lesion_loss": "blob"}})
+    with pytest.raises(InvalidPlan, match=r'lesion_loss "blob" needs .* network\.instance_heads'):
+        check_network(plan)
+    plan = with_changes(plan, {"network": {"instance_heads": True}})
+    check_network(plan)
+    heads, label = heads_and_label()
+    heads["semantic"][:, :, 9:11, 9:11, 9:11] *= -1.0
+    without = loss_of(with_changes(plan, {"training": {"lesion_loss": "none"}}))(heads, label)
+    added = blob_loss(heads["semantic"], label[:, :1], label[:, 7:])
+    assert added.item() > 0.4
+    assert loss_of(plan)(heads, label).item() == pytest.approx((without + added).item(), rel=1e-5)

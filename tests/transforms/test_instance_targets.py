@@ -74,11 +74,12 @@ def test_targets_of_a_turned_sample_agree_with_its_own_instances(seed: int) -> N
     plan = tiny_plan(spacing_mm=SPACING, patch_size=(32, 32, 32))
     plan = plan.model_copy(update={"network": plan.network.model_copy(update={"instance_heads": True})})
     _, label = draw_sample(case, plan, (4, 4, 4), seed)
-    assert label.shape[:2] == (1, 7)
+    assert label.shape[:2] == (1, 8)
+    assert torch.equal(label[0, 7] > 0, label[0, 5] > 0)
     known = label[0, 5] > 0
     votes = torch.nonzero(known) * torch.tensor(SPACING) + label[0, 2:5][:, known].T
     centers = torch.unique((votes * 100).round(), dim=0)
-    assert len(centers) == 2
+    assert len(centers) == len(torch.unique(label[0, 7][known])) == 2
     first = votes[(votes - votes[0]).norm(dim=1) < 0.1]
     own = (torch.nonzero(known) * torch.tensor(SPACING))[(votes - votes[0]).norm(dim=1) < 0.1]
     assert float((own.mean(dim=0) - first[0]).norm()) < 2.5
