@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy_instance_losses.py [--steps 600] [--seeds 0] [--scans 60] [-o FILE]
 
-Five losses, from the same first weights on the same samples:
+Five losses, from the same first weights on the same samples (figures in docs/how-to/train.md):
 
 * voxels: Dice and cross entropy; the errors of center heatmap and offsets are means over all voxels,
 * lesions: medseg's own, in which the heads' errors are means over each lesion, then over lesions,
