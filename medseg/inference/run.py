@@ -10,6 +10,7 @@ from math import prod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medseg.core.monitor import Monitor
 from medseg.core.recipe import Recipe
@@ -127,7 +128,7 @@ class Run:
         start, waited_s = time.perf_counter(), self._turn.waited_s
         slabs = stitched_slabs(
             self._model.engines,
-            torch.from_numpy(np.ascontiguousarray(prepared.image)),
+            _tensor_of(prepared.image),
             self._layout,
             windows,
             self._stitching(monitor),
@@ -225,7 +226,7 @@ class Run:
     def _foreground_in(self, position: Position, decision: Decision) -> float:
         """The highest foreground probability in one window, without test-time flips."""
         model, plan = self._model, self._model.recipe.windows
-        padded = padded_image(torch.from_numpy(np.ascontiguousarray(self._prepared.image)), self._layout, plan)
+        padded = padded_image(_tensor_of(self._prepared.image), self._layout, plan)
         at = tuple(slice(a, a + side) for a, side in zip(position, self._layout.window, strict=True))
         window = padded[(slice(None), *at)][None].contiguous()
         outputs = [engine(window)[SEMANTIC][0].movedim(0, -1).cpu() for engine in model.engines]
@@ -253,3 +254,8 @@ class _Clock:
             if slab is None:
                 return
             yield slab
+
+
+def _tensor_of(image: NDArray[np.float32]) -> torch.Tensor:
+    """An image as a tensor that may be written to: a scan that no step of the preparation changed is the caller's."""
+    return torch.from_numpy(np.require(image, requirements=("C", "W")))

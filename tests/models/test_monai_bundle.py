@@ -192,6 +192,17 @@ def test_any_other_lambda_needs_trust_and_is_quoted(tmp_path: Path, function: st
     assert "postprocessing::transforms::2::func" in str(caught.value)
 
 
+def test_a_network_that_sees_whole_images_is_warmed_up_on_one_that_it_takes(tmp_path: Path) -> None:
+    config = with_transforms("preprocessing", keep=3)
+    config |= {"inferer": {"_target_": "SimpleInferer"}}
+    config["network_def"] |= {"norm": "instance", "channels": [4, 8, 16], "strides": [2, 2]}
+    folder = write_bundle(tmp_path / "b", config)
+    assert load_model(folder).recipe.windows.patch_size == (4, 4, 4)  # of which one voxel is left at the lowest level
+    scan = Volume(np.zeros((1, 16, 16, 16), np.float32), Geometry((16, 16, 16), np.eye(4)), ("CT",))
+    semantic, _ = load_segmenter(folder, device="cpu").segment(scan)
+    assert semantic.array.shape == (16, 16, 16)
+
+
 def test_resize_and_whole_images_and_empty_channels_for_clicks(tmp_path: Path) -> None:
     resize = {"_target_": "Resized", "keys": "@image_key", "spatial_size": [16, 16, 16], "mode": "area"}
     clicks = {"_target_": "AddGuidanceSignalDeepEditd", "keys": "@image_key", "guidance": "guidance"}
