@@ -52,7 +52,8 @@ def write_labels(
     like
         The NIfTI file of the scan that the map belongs to: version, spacing, qform, sform and units are copied from
         it bit for bit. Without it, or if it is no NIfTI file (a DICOM slice), the header is made from `geometry`; the
-        qform is left unset where the grid is sheared, for a qform cannot say that.
+        qform is left unset where it cannot say the grid: where that is sheared, or turned by nearly a half turn, for
+        which the header's float32 is too coarse.
 
     Raises
     ------
