@@ -17,7 +17,8 @@ lesions below 8 mm. Differences from "lesions" come with 95 % intervals, paired 
 References
 ----------
 Kofler et al., blob loss: instance imbalance aware loss functions for semantic segmentation, IPMI 2023.
-Bouteille et al., CC-DiceCE, 2025: the loss of connected components' own Voronoi cells.
+Bouteille et al., Learning to look closer: a new instance-wise loss for small cerebral lesion segmentation, 2025, arXiv
+2511.17146 (CC-DiceCE).
 """
 
 from __future__ import annotations

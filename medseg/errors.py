@@ -27,6 +27,7 @@
     │   ├── ChangedModel                       the files are not those that were pinned as trusted
     │   ├── UnsupportedOperator (NotImplementedError)  the engine cannot run a part of the network
     │   └── ChannelMismatch                    the scan has other channels than the model wants
+    ├── NetworkFailed (RuntimeError)           a network cannot compute a window
     ├── InvalidManifest (ValueError)           a data manifest is malformed
     │   └── HashMismatch                       a file is not the file that the manifest names
     ├── TrainingError (RuntimeError)           training cannot start or go on
@@ -59,6 +60,7 @@ __all__ = [
     "InvalidPlan",
     "MedsegError",
     "ModelError",
+    "NetworkFailed",
     "NonFiniteVoxels",
     "NotEnoughMemory",
     "OutputExists",
@@ -212,6 +214,10 @@ class HashMismatch(InvalidManifest):
     """A file is not the file that the manifest names."""
 
     exit_code = 1
+
+
+class NetworkFailed(MedsegError, RuntimeError):
+    """A network, or the engine that runs it, cannot compute a window; the cause is the error that it raised."""
 
 
 class TrainingError(MedsegError, RuntimeError):

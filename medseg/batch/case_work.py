@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.batch.ledger import Files
 from medseg.batch.messages import CaseDone, CaseFailed, CaseShort, CaseStopped, ModelChoice, Task
-from medseg.errors import Cancelled, MedsegError, NotEnoughMemory, OutputNotWritable, ScanTooLarge
+from medseg.errors import Cancelled, MedsegError, NetworkFailed, NotEnoughMemory, OutputNotWritable, ScanTooLarge
 from medseg.io.hashes import sha256_of_file
 from medseg.io.memory import available_memory_bytes, resident_bytes
 from medseg.pipeline import MESH_FOLDER, RESULT_FILES, segment_case, write_case
@@ -143,8 +143,10 @@ def _outcome(error: Exception, stage: str, task: Task) -> CaseOutcome:
     return CaseFailed(stage, type(error).__name__, str(error) or "no details")
 
 
-def _is_short_of_memory(error: Exception) -> bool:
+def _is_short_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed."""
+    if isinstance(error, NetworkFailed) and error.__cause__ is not None:
+        error = error.__cause__  # torch tells of its allocator by a RuntimeError
     if isinstance(error, MedsegError):
         return False
     return isinstance(error, MemoryError) or (

@@ -43,14 +43,15 @@ class WindowPlan(_Part):
     Parameters
     ----------
     patch_size
-        (3,) voxels of a window.
+        (3,) voxels of a window; of a typical image where the network sees whole ones.
     overlap
         0..1, share of a window that the next one covers too.
     rule
         Where windows start. "monai": steps of int(side x (1 - overlap)), the last one moved inward; "nnunet": as
         many as steps of that size need, spread evenly.
     shrinks
-        Whether the window shrinks to a smaller image, rounded up to `divisor`; else the image is padded to the window.
+        Whether the window shrinks to a smaller image, rounded up to `divisor`, but to two voxels at the network's
+        coarsest level at least; else the image is padded to the window.
     divisor
         (3,) what each side of a window must be divisible by.
     blend, sigma_scale

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import torch
 from torch import nn
 
+from medseg.errors import MedsegError, NetworkFailed
 from medseg.inference.device import Precision, autocast, place, place_input
 
-__all__ = ["Engine", "EngineName", "Heads", "TorchEngine", "as_heads", "joined_heads"]
+__all__ = ["Engine", "EngineName", "Heads", "TorchEngine", "as_heads", "joined_heads", "told_of_window"]
 
 EngineName = Literal["auto", "torch", "compiled", "openvino"]
 
@@ -72,6 +74,28 @@ class TorchEngine:
         windows = windows.to(self.device) if self.precision == "exact" else place_input(windows, self.device)
         with torch.inference_mode(), autocast(self.device, self.precision):
             return as_heads(self._network(windows))
+
+
+@contextmanager
+def told_of_window(window: Sequence[int]) -> Iterator[None]:
+    """What a network raises in here, of whatever type, is raised as `NetworkFailed`, with the window that it was given.
+
+    Lack of memory, and what medseg itself raises, stay as they are.
+
+    Parameters
+    ----------
+    window
+        (I, J, K) voxels.
+    """
+    try:
+        yield
+    except (MedsegError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        size = " x ".join(map(str, window))
+        raise NetworkFailed(
+            f"the network failed on a window of {size} voxels: {error or type(error).__name__}"
+        ) from error
 
 
 def as_heads(output: torch.Tensor | dict[str, torch.Tensor]) -> Heads:

@@ -11,7 +11,7 @@ from torch import nn
 
 from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan
-from medseg.core.recipe import Recipe, WindowPlan, recipe_of
+from medseg.core.recipe import Recipe, recipe_of
 from medseg.core.semantic import SemanticMap
 from medseg.core.volume import Units, Volume
 from medseg.errors import ChannelMismatch
@@ -32,8 +32,6 @@ __all__ = ["Segmenter", "TakesOver"]
 
 TakesOver = Callable[[torch.device, Volume, Monitor], tuple[SemanticMap, tuple[str, ...]]]
 """A model's own pipeline: (device, volume, monitor) to the semantic map on the volume's grid, and notes."""
-
-_SMALL_IMAGE = 64  # voxels a side
 
 
 class Segmenter:
@@ -96,7 +94,7 @@ class Segmenter:
         self._bodies, linear = self._taken_apart(_members(networks), precision)
         self._is_away = False
         self._turn: Turn = Turn() if previous is None else previous._turn  # the stages of a cascade share it
-        window = (self._n_inputs, *_typical_window(self.recipe.windows))
+        window = (self._n_inputs, *self.recipe.windows.patch_size)
         opened = open_engines(
             self._bodies,
             device=self.device,
@@ -234,14 +232,6 @@ class Segmenter:
                 place(body, self.device)
             self._is_away = False
             self._turn.release()
-
-
-def _typical_window(plan: WindowPlan) -> tuple[int, int, int]:
-    """Voxels of the windows that will come; of a network that sees whole images of any size, those of a small image."""
-    if not plan.is_whole_image or plan.patch_size != plan.divisor:
-        return plan.patch_size
-    i, j, k = (side * -(-_SMALL_IMAGE // side) for side in plan.patch_size)
-    return i, j, k
 
 
 def _members(networks: nn.Module | Sequence[nn.Module]) -> list[nn.Module]:

@@ -21,7 +21,7 @@ from medseg.core.monitor import Monitor
 from medseg.core.recipe import WindowPlan
 from medseg.errors import Cancelled, ModelError
 from medseg.inference.band import Band, Rows, Storage
-from medseg.inference.engine import Engine, Heads
+from medseg.inference.engine import Engine, Heads, told_of_window
 from medseg.inference.linear_head import LinearHead
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.inference.windows import Axis, Layout, Position, padded_image, window_weights
@@ -233,7 +233,8 @@ class _Runner:
         start = time.perf_counter()
         try:
             batch = self._batch(padded, positions, window)
-            outputs = [_mirrored(engine, batch, self._how.mirror_axes) for engine in self.engines]
+            with told_of_window(window):
+                outputs = [_mirrored(engine, batch, self._how.mirror_axes) for engine in self.engines]
             if self.device.type == "cuda" and self._n_run < 2:
                 torch.cuda.synchronize(self.device)
         except torch.OutOfMemoryError as error:

@@ -10,9 +10,9 @@ from math import prod
 import torch
 from torch import nn
 
-from medseg.errors import UnsupportedOperator
+from medseg.errors import NetworkFailed, UnsupportedOperator
 from medseg.inference.candidates import Candidate, build
-from medseg.inference.engine import Heads, TorchEngine
+from medseg.inference.engine import Heads, TorchEngine, told_of_window
 from medseg.inference.engine_memory import Choice
 
 __all__ = ["choose", "disagreement"]
@@ -127,8 +127,9 @@ def _plain(network: nn.Module, window: tuple[int, int, int, int]) -> tuple[_Tria
     for shape in (smaller, window[1:]):
         noise = torch.randn((1, window[0], *shape), generator=torch.Generator().manual_seed(0))
         try:
-            truth = engine(noise)
-        except Exception:
+            with told_of_window(shape):
+                truth = engine(noise)
+        except NetworkFailed:
             if shape == window[1:]:
                 raise
         else:

@@ -103,6 +103,8 @@ def _window(shape: Triple, plan: WindowPlan) -> Triple:
     if not plan.shrinks:
         return plan.patch_size
     i, j, k = (min(p, math.ceil(n / d) * d) for n, p, d in zip(shape, plan.patch_size, plan.divisor, strict=True))
+    if (i, j, k) == plan.divisor:  # one voxel at the coarsest level, which has no variance to be normalized by
+        i = min(2 * i, plan.patch_size[0])
     return (i, j, k)
 
 

@@ -24,7 +24,9 @@ def sliding_window_inferer(plan: Plan) -> str:
     nnU-Net's networks, whose norms need several voxels at the coarsest level, have one window for all.
     """
     inference = plan.inference
-    shrunk = "[min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)]"
+    sides = "[min(p, -(-n // d) * d) for p, n, d in zip(@patch_size, inputs.shape[2:], @divisor)]"
+    # one voxel at the coarsest level has no variance to be normalized by
+    shrunk = f"(lambda w: w if w != @divisor else [min(2 * w[0], @patch_size[0]), *w[1:]])({sides})"
     return (
         "$lambda inputs, network, *args, **kwargs: monai.inferers.sliding_window_inference("
         f"inputs, {'@patch_size' if plan.network.is_nnunet else shrunk}, "

@@ -25,6 +25,7 @@ _WITHOUT_EFFECT = {
     "progress",
     "sw_device",
 }
+_SMALL_IMAGE = 64  # voxels a side, where the scan alone says how large it is: for a first try of the network
 _KNOWN = {"roi_size", "sw_batch_size", "overlap", "mode", "sigma_scale", "padding_mode", "cval", *_WITHOUT_EFFECT}
 
 
@@ -52,19 +53,27 @@ def read_windows(inferer: Any, config: BundleConfig, steps: tuple[PreparationSte
     if isinstance(inferer, Lambda):
         raise own_code(config, inferer.key, inferer.source)
     if inferer is None or (isinstance(inferer, Component) and inferer.name == "SimpleInferer"):
-        shapes = [step.shape for step in steps if isinstance(step, Resize)]
-        return WindowPlan(patch_size=shapes[-1] if shapes else divisor, divisor=divisor, is_whole_image=True)
+        return WindowPlan(patch_size=_image_size(steps, divisor), divisor=divisor, is_whole_image=True)
     if not isinstance(inferer, Component):
         raise UnsupportedModel(f"{config.name}: the inferer is {type(inferer).__name__}, which medseg does not follow")
     if inferer.name == "Vista3dInferer" and (blend := known_variant(config, inferer)):
-        return _windows(_as_sliding_window(inferer, blend), config, divisor)
+        return _windows(_as_sliding_window(inferer, blend), config, steps, divisor)
     if "." in inferer.target and not inferer.target.startswith("monai."):
         raise own_code(config, inferer.key, inferer.target)
     if inferer.name == "SliceInferer":
         raise UnsupportedModel(f"{config.name}: a 2-D network that is run slice by slice; medseg runs 3-D networks")
     if inferer.name not in _WINDOWED:
         raise UnsupportedModel(f"{config.name}: inferer {inferer.name} is not one that medseg follows")
-    return _windows(inferer, config, divisor)
+    return _windows(inferer, config, steps, divisor)
+
+
+def _image_size(steps: tuple[PreparationStep, ...], divisor: Any) -> tuple[int, int, int]:
+    """Voxels of the images that a network sees whole: as a `Resize` makes them, else those of a small one."""
+    shapes = [step.shape for step in steps if isinstance(step, Resize)]
+    if shapes:
+        return shapes[-1]
+    i, j, k = (side * -(-_SMALL_IMAGE // side) for side in divisor)
+    return i, j, k
 
 
 def _as_sliding_window(inferer: Component, blend: str) -> Component:
@@ -74,7 +83,7 @@ def _as_sliding_window(inferer: Component, blend: str) -> Component:
     return Component("SlidingWindowInferer", inferer.key, {**arguments, "mode": lambda: blend})
 
 
-def _windows(inferer: Component, config: BundleConfig, divisor: Any) -> WindowPlan:
+def _windows(inferer: Component, config: BundleConfig, steps: tuple[PreparationStep, ...], divisor: Any) -> WindowPlan:
     unknown = sorted(set(inferer.arguments) - _KNOWN)
     if unknown:
         raise UnsupportedModel(f"{config.name}: {inferer.name} with {', '.join(unknown)} is not within medseg's reach")
@@ -83,7 +92,7 @@ def _windows(inferer: Component, config: BundleConfig, divisor: Any) -> WindowPl
         raise UnsupportedModel(f"{config.name}: {inferer.name} with mode {mode}, padding_mode {padding} is unknown")
     sides = _sides(inferer.get("roi_size"), config)
     return WindowPlan(
-        patch_size=divisor if sides is None else sides,
+        patch_size=_image_size(steps, divisor) if sides is None else sides,
         is_whole_image=sides is None,
         overlap=_one(inferer, "overlap", 0.25, config),
         divisor=divisor,

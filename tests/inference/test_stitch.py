@@ -12,7 +12,7 @@ from torch import nn
 
 from medseg.core.monitor import Monitor
 from medseg.core.recipe import WindowPlan
-from medseg.errors import Cancelled, ModelError
+from medseg.errors import Cancelled, ModelError, NetworkFailed
 from medseg.inference.engine import Engine, TorchEngine
 from medseg.inference.linear_head import split_linear_head
 from medseg.inference.slab import SEMANTIC, Slab
@@ -221,7 +221,8 @@ def test_an_engines_error_ends_the_run_with_its_own_text() -> None:
         raise RuntimeError("operator aten::strange is not there")
 
     broken = FailingEngine(Voxelwise(), fail)
-    with pytest.raises(RuntimeError, match="aten::strange"):
+    said = "the network failed on a window of 16 x 12 x 10 voxels: operator aten::strange is not there"
+    with pytest.raises(NetworkFailed, match=said):
         slabs_of(torch.zeros(1, 64, 12, 10), WindowPlan(patch_size=PATCH), Stitching(axis=0), [broken])
     assert broken.batches == [1]
 

@@ -68,6 +68,8 @@ def test_a_window_shrinks_only_where_the_plan_says_so() -> None:
     assert lay_windows((5, 16, 40), plan).window == (8, 16, 16)
     assert lay_windows((15, 17, 3), plan.model_copy(update={"divisor": (8, 8, 2)})).window == (16, 16, 4)
     assert lay_windows((5, 16, 40), WindowPlan(patch_size=(16, 16, 16))).window == (16, 16, 16)
+    assert lay_windows((3, 4, 1), plan).window == (8, 4, 4)  # a single voxel at the coarsest level cannot be normalized
+    assert lay_windows((3, 4, 5), plan).window == (4, 4, 8)
     whole = lay_windows((5, 16, 40), WindowPlan(patch_size=(16, 16, 16), is_whole_image=True))
     assert (whole.window, whole.n_windows) == ((5, 16, 40), 1)
 

@@ -130,6 +130,7 @@ SEGRESNET = {"kind": "segresnet", "filters": (8, 16, 32), "residual_units": (1, 
         ((4.0, 4.0, 4.0), (16, 16, 16), {}),
         (None, (16, 16, 16), {}),
         ((4.0, 4.0, 4.0), (16, 48, 48), {"members": 2}),  # the window shrinks to the scan on two axes
+        ((40.0, 40.0, 40.0), (16, 16, 16), {}),  # the scan is less than one voxel at the coarsest level
         ((4.0, 4.0, 4.0), (16, 16, 16), THRESHOLD),
         ((4.0, 4.0, 4.0), (16, 48, 48), {"kind": "plain_conv_unet"}),  # the scan is padded to the window
     ],

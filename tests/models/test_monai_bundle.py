@@ -197,7 +197,7 @@ def test_a_network_that_sees_whole_images_is_warmed_up_on_one_that_it_takes(tmp_
     config |= {"inferer": {"_target_": "SimpleInferer"}}
     config["network_def"] |= {"norm": "instance", "channels": [4, 8, 16], "strides": [2, 2]}
     folder = write_bundle(tmp_path / "b", config)
-    assert load_model(folder).recipe.windows.patch_size == (4, 4, 4)  # of which one voxel is left at the lowest level
+    assert load_model(folder).recipe.windows.patch_size == (64, 64, 64)  # of the smallest, (4, 4, 4), one voxel is left
     scan = Volume(np.zeros((1, 16, 16, 16), np.float32), Geometry((16, 16, 16), np.eye(4)), ("CT",))
     semantic, _ = load_segmenter(folder, device="cpu").segment(scan)
     assert semantic.array.shape == (16, 16, 16)

@@ -40,6 +40,16 @@ def test_a_scan_of_nothing_gives_an_empty_table_with_its_header(tmp_path: Path, 
     assert not np.asarray(nib.load(tmp_path / "out" / "semantic.nii.gz").dataobj).any()
 
 
+@pytest.mark.parametrize("precision", ["exact", "float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (9, 9, 9), (3, 9, 40)])
+def test_a_scan_of_a_few_millimeters_is_segmented_by_torch_alone(shape: tuple[int, int, int], precision: str) -> None:
+    smallest = medseg.load_segmenter("sarcoma_pet", device="cpu", engine="torch", precision=precision)
+    scan = np.random.default_rng(0).uniform(0.0, 9.0, (1, *shape)).astype(np.float32)
+    semantic, _ = smallest.segment(Volume(scan, Geometry(shape, np.eye(4)), ("PET",)))
+    assert semantic.array.shape == shape
+    assert np.isfinite(semantic.probability).all()
+
+
 def test_noise_of_air_is_no_lesion_and_what_was_left_out_is_told() -> None:
     grid = Geometry((40, 40, 60), np.diag([4.0, 4.0, 3.27, 1.0]))
     noise = np.random.default_rng(0).gamma(1.0, 0.05, (1, *grid.shape)).astype(np.float32)
