@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import medseg
-from medseg.errors import Cancelled
+from medseg.errors import Cancelled, NetworkFailed
 from medseg.inference.segmenter import Segmenter
 from tests.io.nifti_files import save
 from tests.plans import BrighterThan, tiny_plan
@@ -83,7 +83,7 @@ def test_a_failing_network_ends_the_case_with_its_own_text(scan: object, fail: C
 def test_the_segmenter_works_on_after_a_failed_case(scan: object) -> None:
     network = Failing(division_by_zero)
     segmenter = Segmenter(network, tiny_plan(spacing_mm=None), device="cpu", precision="exact")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(NetworkFailed, match="on a window of 16 x 16 x 16 voxels: integer division"):
         medseg.segment_case(scan, segmenter)
     network.left = 10**6
     whole = Segmenter(BrighterThan(5.0), tiny_plan(spacing_mm=None), device="cpu", precision="exact")
