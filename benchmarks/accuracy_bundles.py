@@ -97,8 +97,10 @@ def segment_one(bundle: str, target: str, precision: str, *scans: str) -> None:
     """What `run_medseg` starts."""
     from medseg import load_segmenter, load_volume, read_scan
     from medseg.inference.options import RunOptions
+    from medseg.io.freed_memory import keep_freed_memory
     from medseg.io.nifti import write_labels
 
+    keep_freed_memory()  # as the command does
     options = RunOptions(keeps_probability=False)
     segmenter = load_segmenter(bundle, device="cpu", precision=precision, options=options)  # type: ignore[arg-type]
     semantic, _ = segmenter.segment(load_volume(read_scan(list(scans)), units=segmenter.units))

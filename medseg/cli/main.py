@@ -26,6 +26,7 @@ from medseg.cli.segment import segment
 from medseg.cli.separate import separate
 from medseg.cli.train import train
 from medseg.cli.tune import tune
+from medseg.io.freed_memory import keep_freed_memory
 
 __all__ = ["app", "run"]
 
@@ -73,6 +74,7 @@ app.add_typer(model_app, name="model")
 def run() -> None:
     """Run the command line with the arguments of this process; never returns."""
     signal.signal(signal.SIGTERM, _end)
+    keep_freed_memory()
     app(prog_name="medseg")
 
 

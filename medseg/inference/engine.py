@@ -23,13 +23,15 @@ Heads = dict[str, torch.Tensor]
 class Engine(Protocol):
     """A network that is ready to run.
 
-    `seconds_per_window` is what one window takes by the measured warm-up, None where there was none.
+    `seconds_per_window` is what one window takes by the measured warm-up, None where there was none. `takes_batches`
+    is false for an engine that runs the windows of a batch one by one: a batch then only takes memory.
     """
 
     name: EngineName
     precision: Precision
     device: torch.device
     seconds_per_window: float | None
+    takes_batches: bool
 
     def __call__(self, windows: torch.Tensor) -> Heads:
         """Run the network.
@@ -64,6 +66,7 @@ class TorchEngine:
         self.device = device
         self.precision = precision
         self.seconds_per_window: float | None = None
+        self.takes_batches = True
         if precision == "exact":
             self._network = network.to(device, memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         else:

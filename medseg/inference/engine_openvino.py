@@ -61,6 +61,7 @@ class OpenVinoEngine:
         self.device = torch.device("cpu")
         self.precision = precision
         self.seconds_per_window: float | None = None
+        self.takes_batches = True
         self._network = network.to(self.device).eval()
         self._requests: dict[tuple[int, ...], tuple[Any, list[str]]] = {}
 

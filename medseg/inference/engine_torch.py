@@ -32,6 +32,7 @@ class FastTorchEngine:
         self.device = torch.device("cpu")
         self.precision = precision
         self.seconds_per_window: float | None = None
+        self.takes_batches = False
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._network = fast_copy(network, self._dtype, is_winograd=is_winograd)
 
@@ -66,6 +67,7 @@ class CompiledEngine:
         self.device = device
         self.precision = precision
         self.seconds_per_window: float | None = None
+        self.takes_batches = True
         self._network = torch.compile(place(network, device).eval(), dynamic=False)
 
     def __call__(self, windows: torch.Tensor) -> Heads:

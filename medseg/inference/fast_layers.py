@@ -16,25 +16,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medseg.inference.fused_convolution import (
+    OneDnnConvolution,
+    OneDnnTransposedConvolution,
+    fold_followers,
+    is_hooked,
+    is_plain,
+)
 from medseg.inference.thin_transposed import ThinTransposedConvolution, is_thin_transposed
 from medseg.inference.winograd import WinogradConvolution, suits_winograd
 
 __all__ = ["LayerwiseNorm", "fast_copy", "replace_modules"]
 
 _KEPT_FLOAT32 = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # their kernels take mixed types
-
-
-class _OneDnnConvolution(nn.Module):
-    def __init__(self, layer: nn.Conv3d) -> None:
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-        self._padding = tuple(int(voxels) for voxels in layer.padding)
-        self._stride, self._dilation, self._groups = layer.stride, layer.dilation, layer.groups
-
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        return torch.mkldnn_convolution(
-            windows, self.weight, self.bias, self._padding, self._stride, self._dilation, self._groups
-        )
 
 
 class _SingleInstanceNorm(nn.InstanceNorm3d):
@@ -89,7 +83,10 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = Fal
     makers: dict[type, Callable[[Any], nn.Module]] = {nn.InstanceNorm3d: _fast_norm}
     if _has_onednn(dtype):
         makers |= {nn.Conv3d: _fast_convolution, nn.ConvTranspose3d: _fast_transposed}
-    copied = replace_modules(network, _winograd_makers() if is_winograd else makers)
+    copied = copy.deepcopy(network).eval()
+    if not is_winograd:  # which has its own way with what follows a convolution
+        fold_followers(copied, has_rectifiers=nn.Conv3d in makers)
+    copied = replace_modules(copied, _winograd_makers() if is_winograd else makers)
     for module in copied.modules():
         if not isinstance(module, _KEPT_FLOAT32):
             _cast(module, dtype)
@@ -97,11 +94,11 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = Fal
 
 
 def replace_modules(network: nn.Module, makers: Mapping[type, Callable[[Any], nn.Module]]) -> nn.Module:
-    """A copy of a network in which each module of exactly these types is replaced by what its maker makes of it."""
+    """A copy of a network, in which a maker replaces each module of exactly its type that has no hooks."""
     copied = copy.deepcopy(network)
     for parent in list(copied.modules()):
         for name, child in parent._modules.items():
-            if child is not None and type(child) in makers:
+            if child is not None and type(child) in makers and not is_hooked(child):
                 parent._modules[name] = makers[type(child)](child)
     return makers[type(copied)](copied) if type(copied) in makers else copied
 
@@ -113,12 +110,13 @@ def _fast_norm(layer: nn.InstanceNorm3d) -> nn.Module:
 
 
 def _fast_convolution(layer: nn.Conv3d) -> nn.Module:
-    is_plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return _OneDnnConvolution(layer) if is_plain and _has_onednn(torch.float32) else layer
+    return OneDnnConvolution(layer) if is_plain(layer) and _has_onednn(torch.float32) else layer
 
 
 def _fast_transposed(layer: nn.ConvTranspose3d) -> nn.Module:
-    return ThinTransposedConvolution(layer, _fast_convolution) if is_thin_transposed(layer) else layer
+    if is_thin_transposed(layer):
+        return ThinTransposedConvolution(layer, _fast_convolution)
+    return OneDnnTransposedConvolution(layer) if is_plain(layer) and _has_onednn(torch.float32) else layer
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:

@@ -189,8 +189,9 @@ class Run:
             self._options.keeps_probability,
             lambda per_batch: model.activations(layout.window, per_batch),
         )
+        takes_batches = any(engine.takes_batches for engine in model.engines)
         asked = Frugality(
-            min(model.recipe.windows.per_batch, layout.n_windows),
+            min(model.recipe.windows.per_batch, layout.n_windows) if takes_batches else 1,
             torch.float16 if model.sums_half else torch.float32,
         )
         way, expected = fitted(

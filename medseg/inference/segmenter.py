@@ -19,6 +19,7 @@ from medseg.inference.activations import activation_bytes
 from medseg.inference.device import Precision, place, resolve_device, resolve_precision
 from medseg.inference.engine import Engine, EngineName, TorchEngine
 from medseg.inference.linear_head import LinearHead, split_linear_head
+from medseg.inference.margin import MarginEngine, margin_output
 from medseg.inference.open_engines import open_engines
 from medseg.inference.options import RunOptions
 from medseg.inference.peaks import without_faint
@@ -193,15 +194,24 @@ class Segmenter:
             )
 
     def _ready(self, engines: Sequence[Engine], linear: tuple[LinearHead, ...]) -> ReadyModel:
+        recipe, wrapped = self.recipe, list(engines)
+        margin = None if self.precision == "exact" or linear else margin_output(recipe.output)
+        if margin is not None:
+            recipe = recipe.model_copy(update={"output": margin})
+            wrapped = [MarginEngine(engine) for engine in engines]
+
+        def on_cpu() -> list[Engine]:
+            return [engine if margin is None else MarginEngine(engine) for engine in self._on_cpu()]
+
         return ReadyModel(
-            self.recipe,
-            engines,
+            recipe,
+            wrapped,
             linear,
             self.precision,
             activations=lambda window, per_batch: max(
                 activation_bytes(body, self._n_inputs, window, per_batch) for body in self._bodies
             ),
-            on_cpu=None if self.device.type == "cpu" else self._on_cpu,
+            on_cpu=None if self.device.type == "cpu" else on_cpu,
         )
 
     def _taken_apart(

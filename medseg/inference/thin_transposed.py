@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from medseg.inference.fused_convolution import followed_by, put_behind
+
 __all__ = ["ThinTransposedConvolution", "is_thin_transposed"]
 
 _THIN = 16  # channels: what a vector of a CPU holds
@@ -55,6 +57,7 @@ class ThinTransposedConvolution(nn.Module):
         plain.weight = nn.Parameter(weight.flatten(0, 3).contiguous(), requires_grad=False)
         if layer.bias is not None:
             plain.bias = nn.Parameter(layer.bias.detach().repeat(8), requires_grad=False)
+        put_behind(plain, followed_by(layer))
         self.convolution = make_convolution(plain)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import medseg
+from medseg.io.freed_memory import keep_freed_memory
 
 __all__ = ["ChildProcess", "how_it_ended", "meet_parent"]
 
@@ -105,6 +106,7 @@ def meet_parent() -> tuple[Connection, list[str]]:
     Ctrl-C is for the parent, which then ends its children; when the parent is gone, this process ends at once.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     channel, lifeline = int(sys.argv[1]), int(sys.argv[2])
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     return Connection(channel), sys.argv[3:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medseg.core.colors import LESION_COLORS
 from medseg.core.lesions import LesionMap
@@ -10,13 +11,13 @@ from medseg.core.provenance import Provenance
 from medseg.core.scan import Scan
 from medseg.core.semantic import SemanticMap
 from medseg.core.table import LesionTable
-from medseg.dicom.report import measurement_report
-from medseg.dicom.rtstruct import structure_set
-from medseg.dicom.seg import SegKind, lesion_seg, semantic_seg
 from medseg.dicom.source import Algorithm
 from medseg.io.dicom_labels import write_dicom
 from medseg.io.dicom_source import read_source
 from medseg.lesions.long_axis import long_axes
+
+if TYPE_CHECKING:
+    from medseg.dicom.seg import SegKind
 
 __all__ = ["DICOM_FILES", "algorithm_of", "write_dicom_results"]
 
@@ -69,6 +70,10 @@ def write_dicom_results(
     OutputNotWritable
         If the folder cannot be written.
     """
+    from medseg.dicom.report import measurement_report  # a quarter of a second that most cases have no use for
+    from medseg.dicom.rtstruct import structure_set
+    from medseg.dicom.seg import lesion_seg, semantic_seg
+
     source = read_source(scan, keep_identifiers=keep_identifiers)
     objects = {}
     seg = lesion_seg(lesions, source, algorithm, LESION_COLORS, kind) if lesions.n_lesions else None

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import local_maxima
-from skimage.segmentation import watershed
 
 from medseg.core.geometry import Geometry
 from medseg.core.plan import SeparationPlan
@@ -93,6 +91,9 @@ def _split(
     probability: NDArray[np.float32] | None,
 ) -> NDArray[Any] | None:
     """Pieces 1..m of a cropped component, or None if it stays whole."""
+    from skimage.morphology import local_maxima  # a sixth of a second, which most commands have no use for
+    from skimage.segmentation import watershed
+
     inside = _padded(component)
     places = np.flatnonzero(inside)
     distance = _distance(inside, places, spacing)

@@ -259,8 +259,14 @@ def _by_monai(transform: Callable[[Any], Any], image: Image) -> Image:
 
 
 def _pieces(image: Image) -> Iterator[Image]:
-    """Views of so many voxels each. One thread: threads that wait for memory take more time than they save."""
-    flat = image.reshape(-1)
+    """Views of so many voxels each, of an image without gaps in memory, in whatever order its axes lie there.
+
+    One thread: threads that wait for memory take more time than they save.
+    """
+    slowest_first = sorted(range(image.ndim), key=lambda axis: -image.strides[axis])
+    flat = image.transpose(slowest_first).reshape(-1)
+    if not np.may_share_memory(flat, image):
+        raise AssertionError("an image that is changed in place has no gaps in memory")
     for start in range(0, flat.size, _PIECE):
         yield flat[start : start + _PIECE]
 

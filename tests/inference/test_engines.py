@@ -162,7 +162,7 @@ def test_normalization_keeps_its_weights_in_float32() -> None:
         for module in fast_copy(affine_net(), torch.bfloat16).modules()
     }
     assert dtypes["_SingleInstanceNorm"] == {torch.float32}
-    convolution = "_OneDnnConvolution" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "Conv3d"
+    convolution = "OneDnnConvolution" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "Conv3d"
     assert dtypes[convolution] == {torch.bfloat16}
 
 

@@ -121,6 +121,22 @@ def test_resize_is_monais(mode: str) -> None:
     assert_like_monai(source, [Resize(shape=(16, 40, 19), mode=mode)], expected, 0)
 
 
+@pytest.mark.parametrize("mode", ["area", "trilinear", "nearest"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 2, 1), (0, 2, 1, 3)])
+def test_intensities_are_mapped_on_the_way_to_a_resize(mode: str, order: tuple[int, ...]) -> None:
+    drawn = volume(GRIDS["flipped"], 2)  # a file's voxels lie in memory with the first axis running fastest
+    array = np.ascontiguousarray(drawn.array.transpose(order)).transpose(np.argsort(order))
+    source = Volume(array, drawn.geometry, drawn.channels)
+    scaled = transforms.ScaleIntensityRange(-175, 250, 0.0, 1.0, clip=True)
+    expected = by_monai(source, scaled, transforms.Resize((16, 40, 19), mode=mode))
+    steps = [
+        ScaleRange(low=-175, high=250, to_low=0.0, to_high=1.0, is_clipped=True),
+        Resize(shape=(16, 40, 19), mode=mode),
+    ]
+    assert_like_monai(source, steps, expected, 0)
+    np.testing.assert_array_equal(source.array, drawn.array)
+
+
 CROPS = {
     "plain": {},
     "margin": {"margin": (1, 4, 2)},

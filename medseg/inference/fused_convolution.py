@@ -1,0 +1,206 @@
+"""Convolutions with what follows them: batch normalization in their weights, a rectifier on the way out.
+
+In evaluation batch normalization is a scale and a shift of each channel, which the convolution before it can have in
+its own weights; and a rectifier with one slope is a step that oneDNN takes as it writes a convolution's result. Each of
+them, done apart, reads and writes the whole feature map once more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import nn
+
+__all__ = [
+    "OneDnnConvolution",
+    "OneDnnTransposedConvolution",
+    "fold_followers",
+    "followed_by",
+    "is_hooked",
+    "is_plain",
+    "put_behind",
+]
+
+_SLOPE = "slope_of_what_follows"
+_DOES_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout3d)
+_FOLDED = (nn.Conv3d, nn.ConvTranspose3d)
+
+
+class OneDnnConvolution(nn.Module):
+    """A convolution by oneDNN, which torch leaves aside for single windows of few channels; see `fast_layers`.
+
+    Parameters
+    ----------
+    layer
+        One that `is_plain`, as `fold_followers` leaves it.
+    """
+
+    def __init__(self, layer: nn.Conv3d) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self._padding = tuple(int(voxels) for voxels in layer.padding)
+        self._stride, self._dilation, self._groups = layer.stride, layer.dilation, layer.groups
+        self._slope = followed_by(layer)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, C, I, J, K), with the rectifier that followed."""
+        shape = (self._padding, self._stride, self._dilation, self._groups)
+        result: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+            windows, self.weight, self.bias, *shape, *_attribute(self._slope)
+        )
+        return result
+
+
+class OneDnnTransposedConvolution(nn.Module):
+    """The same for a transposed convolution.
+
+    Parameters
+    ----------
+    layer
+        One that `is_plain`, as `fold_followers` leaves it.
+    """
+
+    def __init__(self, layer: nn.ConvTranspose3d) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self._padding = tuple(int(voxels) for voxels in layer.padding)
+        self._output_padding, self._stride = layer.output_padding, layer.stride
+        self._dilation, self._groups = layer.dilation, layer.groups
+        self._slope = followed_by(layer)
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, C, I, J, K), with the rectifier that followed."""
+        shape = (self._padding, self._output_padding, self._stride, self._dilation, self._groups)
+        result: torch.Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+            windows, self.weight, self.bias, *shape, *_attribute(self._slope)
+        )
+        return result
+
+
+def _attribute(slope: float | None) -> tuple[str, list[float], str]:
+    return ("none", [], "") if slope is None else ("leaky_relu", [slope], "")
+
+
+def is_plain(layer: nn.Conv3d | nn.ConvTranspose3d) -> bool:
+    """Whether oneDNN's own call says all that a convolution does."""
+    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def followed_by(layer: nn.Module) -> float | None:
+    """The slope of the rectifier that `fold_followers` took away behind a convolution; None if it did not."""
+    return getattr(layer, _SLOPE, None)
+
+
+def put_behind(layer: nn.Module, slope: float | None) -> None:
+    """Say that a rectifier follows a convolution."""
+    setattr(layer, _SLOPE, slope)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A layer and its place in the sequence that it is a step of."""
+
+    sequence: nn.Sequential
+    name: str
+    layer: nn.Module
+
+    def take_out(self) -> None:
+        """Leave nothing in its place."""
+        self.sequence._modules[self.name] = nn.Identity()
+
+
+def fold_followers(network: nn.Module, *, has_rectifiers: bool) -> None:
+    """Fold what follows each convolution of a network's sequences into it, in place.
+
+    Only what is surely next is folded: layers that stand one behind the other in sequences that run as such, and that
+    stand in one place only.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; nobody else's.
+    has_rectifiers
+        Whether rectifiers behind a convolution go too: then `OneDnnConvolution`, or its transposed twin, has to take
+        its place.
+    """
+    uses = Counter(id(child) for parent in network.modules() for child in parent._modules.values())
+    for module in list(network.modules()):
+        if _is_sequence(module):
+            _fold([step for step in _steps(module) if not isinstance(step.layer, _DOES_NOTHING)], uses, has_rectifiers)
+
+
+def _fold(steps: Sequence[_Step], uses: Counter[int], has_rectifiers: bool) -> None:
+    waiting = deque(steps)
+    while waiting:
+        convolution: Any = waiting.popleft().layer
+        if type(convolution) not in _FOLDED or uses[id(convolution)] > 1 or is_hooked(convolution):
+            continue
+        if waiting and _is_foldable(waiting[0].layer, convolution):
+            norm = waiting.popleft()
+            _take_in(norm.layer, convolution)
+            norm.take_out()
+        slope = _slope_of(waiting[0].layer) if waiting and has_rectifiers else None
+        if slope is not None and is_plain(convolution):
+            put_behind(convolution, slope)
+            waiting.popleft().take_out()
+
+
+def _is_sequence(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
+    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
+        return False
+    return not is_hooked(module)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether something else happens when a module runs; then it has to be left as it is."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _steps(sequence: nn.Sequential) -> Iterator[_Step]:
+    """The steps of a sequence, those of sequences in it too, in the order in which they run."""
+    for name, layer in sequence._modules.items():
+        if _is_sequence(layer):
+            yield from _steps(layer)
+        elif layer is not None:
+            yield _Step(sequence, name, layer)
+
+
+def _is_foldable(layer: nn.Module, convolution: Any) -> bool:
+    if type(layer) is not nn.BatchNorm3d or layer.running_mean is None or is_hooked(layer):
+        return False
+    return bool(layer.num_features == convolution.out_channels and convolution.groups == 1)
+
+
+def _take_in(norm: Any, convolution: Any) -> None:
+    """Weights and bias of both layers together, computed in float64."""
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    bias = -norm.running_mean.double()
+    if convolution.bias is not None:
+        bias = bias + convolution.bias.detach().double()
+    if norm.affine:
+        scale = scale * norm.weight.detach().double()
+    bias = bias * scale
+    if norm.affine:
+        bias = bias + norm.bias.detach().double()
+    along = 1 if isinstance(convolution, nn.ConvTranspose3d) else 0
+    weight = convolution.weight.detach().double() * scale.view([-1 if axis == along else 1 for axis in range(5)])
+    dtype = convolution.weight.dtype
+    convolution.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    convolution.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+
+
+def _slope_of(layer: nn.Module) -> float | None:
+    """The slope below zero of a rectifier that has one for all channels; None for anything else."""
+    if is_hooked(layer):
+        return None
+    if type(layer) is nn.ReLU:
+        return 0.0
+    if type(layer) is nn.LeakyReLU:
+        return float(layer.negative_slope)
+    if type(layer) is nn.PReLU and layer.num_parameters == 1:
+        return float(layer.weight.detach())
+    return None
