@@ -95,6 +95,28 @@ def test_lesions_are_connected_whatever_the_votes_say() -> None:
         assert ndimage.label(found.array == number, np.ones((3, 3, 3)))[1] == 1
 
 
+def test_poor_votes_of_a_large_lesion_are_not_taken_for_those_of_a_small_one() -> None:
+    index = np.moveaxis(np.indices((40, 32, 32)), 0, -1)
+    lesions = np.where(np.linalg.norm(index - (13, 16, 16), axis=-1) <= 10, 1, 0)
+    lesions[np.linalg.norm(index - (27, 16, 16), axis=-1) <= 4] = 2
+    geometry = Geometry(lesions.shape, np.eye(4))
+    exact = exact_evidence(lesions, geometry)
+    evidence = InstanceEvidence(exact.center, 0.05 * exact.offsets_mm, geometry)  # votes hardly leave
+    found = np.asarray(separate_lesions(semantic_of(lesions, geometry, evidence), OFFSETS).array)
+    assert found.max() == 2
+    assert np.count_nonzero(found != lesions) <= 0.02 * np.count_nonzero(lesions)
+
+
+def test_a_vote_that_is_right_decides_whatever_lies_nearer() -> None:
+    index = np.moveaxis(np.indices((64, 40, 40)), 0, -1)
+    lesions = np.where(np.linalg.norm(index - (44, 20, 20), axis=-1) <= 15, 1, 0)
+    rod = (np.abs(index - (15, 20, 20)) <= (13, 2, 2)).all(axis=-1)  # its end is nearer to the ball, in radii of both
+    lesions[rod & (lesions == 0)] = 2
+    geometry = Geometry(lesions.shape, np.eye(4))
+    found = separate_lesions(semantic_of(lesions, geometry, exact_evidence(lesions, geometry)), OFFSETS)
+    assert np.array_equal(found.array, lesions)
+
+
 def test_two_peaks_that_all_voxels_leave_for_one_place_are_one_lesion() -> None:
     lesions = np.zeros((30, 14, 14), dtype=np.int64)
     lesions[2:28, 2:12, 2:12] = 1
