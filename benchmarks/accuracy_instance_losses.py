@@ -2,12 +2,14 @@
 
     python benchmarks/accuracy_instance_losses.py [--steps 600] [--seeds 0] [--scans 60] [-o FILE]
 
-Five losses, from the same first weights on the same samples (figures in docs/how-to/train.md):
+Six losses, from the same first weights on the same samples (figures in docs/how-to/train.md):
 
 * voxels: Dice and cross entropy; the errors of center heatmap and offsets are means over all voxels,
 * lesions: medseg's own, in which the heads' errors are means over each lesion, then over lesions,
 * blob: the same with blob loss beside Dice and cross entropy (each lesion alone: the others are left out; 1 : 1),
-* cc: the same with CC-DiceCE in their place (each lesion in its own part of the patch, the voxels nearest to it),
+* owner: blob, and what it costs that a vote is nearer to another lesion's center (`owner_weight` 1),
+* cc: lesions, with CC-DiceCE in the place of Dice and cross entropy (each lesion in its own part of the patch, the
+  voxels nearest to it),
 * both: Dice and cross entropy, and CC-DiceCE, 1 : 1.
 
 Instances are those of the truth, not components: where lesions touch, a component is several. Networks are scored on
@@ -118,6 +120,7 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "voxels": LossOfVoxels,
     "lesions": HeadsLoss,
     "blob": lambda: HeadsLoss(has_blobs=True),
+    "owner": lambda: HeadsLoss(has_blobs=True, owner_weight=1.0),  # the grid is one of 1 mm
     "cc": lambda: LossOfLesions(cells, keeps_own=False),
     "both": lambda: LossOfLesions(cells, keeps_own=True),
 }

@@ -189,7 +189,8 @@ class TrainingPlan(_Part):
     and lesion F1 are kept; after `patience` validations (0: any number) without a better one, training ends.
     With `deep_supervision` outputs of lower resolutions are trained too, which the trained network has no more.
     With `lesion_loss` "blob" the map is also scored for each lesion alone, so that small and touching ones count as
-    much as others: for networks with instance heads, whose cases say which voxel is of which lesion.
+    much as others: for networks with instance heads, whose cases say which voxel is of which lesion. `owner_weight`
+    is, for such networks, the weight of what it costs that a voxel's vote is nearer to another lesion's center.
     """
 
     steps: PositiveInt = 800
@@ -208,6 +209,7 @@ class TrainingPlan(_Part):
     patience: Annotated[int, Field(ge=0)] = 0
     deep_supervision: bool = False
     lesion_loss: Literal["none", "blob"] = "none"
+    owner_weight: NotNegative = 0.0
 
 
 _ADDED = {
@@ -223,8 +225,15 @@ _ADDED = {
         "merge_fraction",
         "least_votes",
     ),
-    "training": ("validate_every", "patience", "variation_share", "deep_supervision", "lesion_loss"),
-    "heads_training": ("validate_every", "patience", "variation_share", "deep_supervision", "lesion_loss"),
+    "training": ("validate_every", "patience", "variation_share", "deep_supervision", "lesion_loss", "owner_weight"),
+    "heads_training": (
+        "validate_every",
+        "patience",
+        "variation_share",
+        "deep_supervision",
+        "lesion_loss",
+        "owner_weight",
+    ),
 }
 
 

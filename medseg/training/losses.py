@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from monai.losses import DiceCELoss
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate, smooth_l1_loss
 
 from medseg.core.plan import Plan
 from medseg.networks.heads import CENTER, OFFSET
 
-__all__ = ["HeadsLoss", "SupervisedLoss", "blob_loss", "loss_of", "segmentation_loss"]
+__all__ = ["HeadsLoss", "SupervisedLoss", "blob_loss", "loss_of", "owner_loss", "segmentation_loss"]
 
 _CENTER_WEIGHT = 100.0
 _CENTER_WEIGHT_OF_LESIONS = 10.0  # of the same error, lesion by lesion
 _OFFSET_WEIGHT = 2.0
 _OFFSET_BETA_MM = 0.2  # errors above count by their length, those of small lesions too
 _OFFSET_UNIT_MM = 10.0
+_OWNER_UNIT_MM = 1.0  # by which a vote must be nearer to its own center for odds of e to 1
 
 
 def loss_of(plan: Plan, *, only_heads: bool = False) -> nn.Module:
     """What a network of this plan, or only its instance heads, are trained to make small."""
     if plan.network.instance_heads:
-        loss: nn.Module = HeadsLoss(only_heads=only_heads, has_blobs=plan.training.lesion_loss == "blob")
+        loss: nn.Module = HeadsLoss(
+            only_heads=only_heads,
+            has_blobs=plan.training.lesion_loss == "blob",
+            owner_weight=plan.training.owner_weight,
+            spacing_mm=plan.spacing_mm or (1.0, 1.0, 1.0),
+        )
     else:
         loss = segmentation_loss()
     return SupervisedLoss(loss) if plan.training.deep_supervision else loss
@@ -67,16 +75,27 @@ class HeadsLoss(nn.Module):
         Leave out the segmentation loss.
     has_blobs
         Add `blob_loss` to the segmentation loss.
+    owner_weight
+        Of `owner_loss`, which is added; 0 for none.
+    spacing_mm
+        (3,) of the network's grid, for `owner_loss`.
 
     References
     ----------
     Cheng et al., Panoptic-DeepLab, CVPR 2020; Kofler et al., blob loss, IPMI 2023 (one lesion, one vote).
     """
 
-    def __init__(self, *, only_heads: bool = False, has_blobs: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        only_heads: bool = False,
+        has_blobs: bool = False,
+        owner_weight: float = 0.0,
+        spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
         super().__init__()
         self.semantic = None if only_heads else segmentation_loss()
-        self.has_blobs = has_blobs
+        self.has_blobs, self.owner_weight, self.spacing_mm = has_blobs, owner_weight, tuple(spacing_mm)
 
     def forward(self, heads: dict[str, torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         """The loss, a scalar."""
@@ -98,6 +117,9 @@ class HeadsLoss(nn.Module):
             total = total + self.semantic(heads["semantic"], classes)
             if self.has_blobs:
                 total = total + blob_loss(heads["semantic"].float(), classes, numbers)
+        if self.owner_weight:
+            owners = owner_loss(heads[OFFSET].float(), offset, numbers, weight, self.spacing_mm)
+            total = total + self.owner_weight * owners
         return total
 
 
@@ -143,6 +165,54 @@ def blob_loss(logits: torch.Tensor, classes: torch.Tensor, numbers: torch.Tensor
         dice = 1.0 - (2.0 * p + 1.0) / (p + probability[0] + n + 1.0)
         total = total + (dice + (e + entropy[0]) / (n + n_voxels[0])).mean()
     return total / len(logits)
+
+
+def owner_loss(
+    offsets: torch.Tensor,
+    wanted: torch.Tensor,
+    numbers: torch.Tensor,
+    weight: torch.Tensor,
+    spacing_mm: Sequence[float],
+) -> torch.Tensor:
+    """Cross entropy of the lesion whose center a voxel's vote is nearest to, as separation takes it.
+
+    An error of the offset that leads to another lesion's center costs more than one of the same length that does not.
+
+    Parameters
+    ----------
+    offsets, wanted
+        (B, 3, I, J, K) millimeters, the network's and the truth.
+    numbers
+        (B, 1, I, J, K) lesion numbers, 0 where a voxel's lesion is unknown or none.
+    weight
+        (B, 1, I, J, K) of each voxel.
+    spacing_mm
+        (3,) of the grid.
+
+    Returns
+    -------
+    A scalar: the weighted sum. Samples with less than two lesions have no part in it.
+
+    References
+    ----------
+    Neven et al., Instance segmentation by jointly optimizing spatial embeddings and clustering bandwidth, CVPR 2019
+    (votes trained by the instances that they make).
+    """
+    steps = offsets.new_tensor(tuple(spacing_mm))
+    total = offsets.sum() * 0.0
+    for own, target, number, share in zip(offsets, wanted, numbers[:, 0], weight[:, 0], strict=True):
+        at = torch.nonzero(number > 0, as_tuple=True)
+        lesions, owner = torch.unique(number[at], return_inverse=True)
+        if len(lesions) < 2:
+            continue
+        positions = torch.stack(at, dim=1) * steps
+        votes, aims = (positions + vectors[(slice(None), *at)].T for vectors in (own, target))
+        sums = offsets.new_zeros((len(lesions), 3)).index_add(0, owner, aims)
+        centers = sums / torch.bincount(owner)[:, None]
+        squared = (votes[:, None] - centers).pow(2).sum(dim=2)
+        nearness = -(squared + 1e-4).sqrt() / _OWNER_UNIT_MM  # the root of 0 has no slope
+        total = total + (share[at] * cross_entropy(nearness, owner, reduction="none")).sum()
+    return total
 
 
 class SupervisedLoss(nn.Module):

@@ -132,10 +132,19 @@ def check_network(plan: Plan) -> None:
     training = fitted_plan(plan).training
     if training.deep_supervision:
         supervised(build_member(plan), plan)
-    if training.lesion_loss != "none" and not plan.network.instance_heads:
+    for asked, what in (
+        (training.lesion_loss != "none", f'training.lesion_loss "{training.lesion_loss}"'),
+        (training.owner_weight > 0, f"training.owner_weight {training.owner_weight:g}"),
+    ):
+        if asked and not plan.network.instance_heads:
+            raise InvalidPlan(
+                f"plan {plan.name}: {what} needs to know which voxel is of which lesion, as networks with instance "
+                "heads do; set network.instance_heads, or take the loss away"
+            )
+    if training.owner_weight > 0 and plan.spacing_mm is None:
         raise InvalidPlan(
-            f'plan {plan.name}: training.lesion_loss "{training.lesion_loss}" needs to know which voxel is of which '
-            "lesion, as networks with instance heads do; set network.instance_heads, or take the loss away"
+            f"plan {plan.name}: training.owner_weight measures in millimeters, on a grid of one spacing; set "
+            "spacing_mm, or take the loss away"
         )
 
 

@@ -125,7 +125,7 @@ def test_hash_is_the_sha256_of_the_sorted_compact_json_without_fields_added_late
     del document["heads_training"], document["inference"]["foreground_threshold"]
     for name in ("instance_heads", "kernels", "decoder_units", "weights_dtype"):
         del document["network"][name]
-    for name in ("validate_every", "patience", "variation_share", "deep_supervision", "lesion_loss"):
+    for name in ("validate_every", "patience", "variation_share", "deep_supervision", "lesion_loss", "owner_weight"):
         del document["training"][name]
     for name in ("valley_share", "merge_regions", "vote_fraction", "merge_fraction", "least_votes"):
         del document["separation"][name]

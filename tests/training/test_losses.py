@@ -7,7 +7,7 @@ import torch
 
 from medseg.core.plan import with_changes
 from medseg.errors import InvalidPlan
-from medseg.training.losses import HeadsLoss, blob_loss, loss_of, segmentation_loss
+from medseg.training.losses import HeadsLoss, blob_loss, loss_of, owner_loss, segmentation_loss
 from medseg.training.preparation import check_network
 from tests.plans import tiny_plan
 
@@ -156,3 +156,72 @@ def test_blob_loss_is_the_plans_choice_and_needs_instances() -> None:
     added = blob_loss(heads["semantic"], label[:, :1], label[:, 7:])
     assert added.item() > 0.4
     assert loss_of(plan)(heads, label).item() == pytest.approx((without + added).item(), rel=1e-5)
+
+
+def votes_and_truth(
+    spacing: tuple[float, float, float],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Offsets to the centers of two lesions side by side, again as the truth, numbers, and each voxel's weight."""
+    _, numbers = touching()
+    index = (
+        torch.stack(torch.meshgrid(*(torch.arange(12.0),) * 3, indexing="ij"))
+        * torch.tensor(spacing)[:, None, None, None]
+    )
+    wanted = torch.zeros(1, 3, 12, 12, 12)
+    weight = torch.zeros_like(numbers)
+    for number in (1, 2):
+        own = numbers[0, 0] == number
+        center = index[:, own].mean(dim=1)
+        wanted[0][:, own] = center[:, None] - index[:, own]
+        weight[0, 0][own] = 0.5 / own.sum()
+    return wanted.clone(), wanted, numbers, weight
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 0.5, 3.0)])
+def test_owner_loss_is_the_cross_entropy_of_distances_to_all_centers(spacing: tuple[float, float, float]) -> None:
+    votes, wanted, numbers, weight = votes_and_truth(spacing)
+    votes += torch.randn(votes.shape, generator=torch.Generator().manual_seed(1))
+    expected = 0.0
+    places = torch.nonzero(numbers[0, 0] > 0)
+    centers = {}
+    for place in places:
+        centers[int(numbers[0, 0][tuple(place)])] = place * torch.tensor(spacing) + wanted[0][:, *place]
+    for place in places:
+        vote = place * torch.tensor(spacing) + votes[0][:, *place]
+        away = torch.stack([(vote - centers[number]).norm() for number in (1, 2)])
+        own = int(numbers[0, 0][tuple(place)]) - 1
+        expected -= float(weight[0, 0][tuple(place)] * (-away).log_softmax(0)[own])
+    assert float(owner_loss(votes, wanted, numbers, weight, spacing)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_error_towards_another_lesion_costs_more_and_one_lesion_nothing() -> None:
+    votes, wanted, numbers, weight = votes_and_truth((1.0, 1.0, 1.0))
+    small = numbers[0, 0] == 2
+    direction = torch.tensor([-1.0, 0.0, 0.0])[:, None]  # towards the large lesion
+    costs = []
+    for sign in (1.0, -1.0):
+        off = votes.clone()
+        off[0][:, small] += 2.0 * sign * direction
+        costs.append(float(owner_loss(off, wanted, numbers, weight, (1.0, 1.0, 1.0))))
+    assert costs[0] > 1.5 * costs[1]
+    right = votes.clone().requires_grad_()
+    value = owner_loss(right, wanted, numbers, weight, (1.0, 1.0, 1.0))
+    value.backward()
+    assert right.grad is not None
+    assert bool(right.grad.isfinite().all())  # a vote on its center has a slope too
+    assert float(owner_loss(votes + 5.0, wanted, numbers * (numbers == 1), weight, (1.0, 1.0, 1.0))) == 0.0
+
+
+def test_owner_loss_is_the_plans_choice_and_needs_instances_and_a_spacing() -> None:
+    plan = with_changes(tiny_plan(), {"training": {"owner_weight": 0.5}})
+    with pytest.raises(InvalidPlan, match=r"owner_weight 0\.5 needs .* network\.instance_heads"):
+        check_network(plan)
+    plan = with_changes(plan, {"network": {"instance_heads": True}})
+    check_network(plan)
+    with pytest.raises(InvalidPlan, match=r"owner_weight .* set spacing_mm"):
+        check_network(plan.model_copy(update={"spacing_mm": None}))
+    heads, label = heads_and_label(error_mm=3.0)
+    without = loss_of(with_changes(plan, {"training": {"owner_weight": 0.0}}))(heads, label)
+    added = owner_loss(heads["offset"], label[:, 2:5], label[:, 7:], label[:, 5:6], plan.spacing_mm)
+    assert added.item() > 0.0
+    assert loss_of(plan)(heads, label).item() == pytest.approx((without + 0.5 * added).item(), rel=1e-5)
