@@ -130,7 +130,8 @@ def fold_followers(network: nn.Module, *, has_rectifiers: bool) -> None:
     uses = Counter(id(child) for parent in network.modules() for child in parent._modules.values())
     for module in list(network.modules()):
         if _is_sequence(module):
-            _fold([step for step in _steps(module) if not isinstance(step.layer, _DOES_NOTHING)], uses, has_rectifiers)
+            steps = [step for step in _steps(module, uses) if not isinstance(step.layer, _DOES_NOTHING)]
+            _fold(steps, uses, has_rectifiers)
 
 
 def _fold(steps: Sequence[_Step], uses: Counter[int], has_rectifiers: bool) -> None:
@@ -160,11 +161,11 @@ def is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _steps(sequence: nn.Sequential) -> Iterator[_Step]:
-    """The steps of a sequence, those of sequences in it too, in the order in which they run."""
+def _steps(sequence: nn.Sequential, uses: Counter[int]) -> Iterator[_Step]:
+    """The steps of a sequence, those of sequences in it too that stand nowhere else, in the order in which they run."""
     for name, layer in sequence._modules.items():
-        if _is_sequence(layer):
-            yield from _steps(layer)
+        if _is_sequence(layer) and uses[id(layer)] == 1:
+            yield from _steps(layer, uses)
         elif layer is not None:
             yield _Step(sequence, name, layer)
 

@@ -105,6 +105,20 @@ class _Twice(nn.Module):
         return result
 
 
+class _TwiceWithin(nn.Module):
+    """One sequence within two others, with something else behind it in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Sequential(nn.Conv3d(3, 3, 3, padding=1))
+        self.first = nn.Sequential(shared, nn.BatchNorm3d(3), nn.ReLU())
+        self.second = nn.Sequential(shared, nn.LeakyReLU(0.2))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.second(self.first(image))
+        return result
+
+
 class _Own(nn.Sequential):
     """A sequence that does something else on the way."""
 
@@ -125,13 +139,14 @@ def _observed() -> nn.Module:
     [
         lambda: _Apart(nn.Conv3d(3, 3, 1), nn.BatchNorm3d(3)),
         _Twice,
+        _TwiceWithin,
         lambda: _Own(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4)),
         _observed,
         lambda: nn.Sequential(nn.Conv3d(3, 6, 3, groups=3), nn.BatchNorm3d(6)),
         lambda: nn.Sequential(nn.BatchNorm3d(3), nn.Conv3d(3, 4, 3)),
         lambda: nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4, track_running_stats=False)),
     ],
-    ids=["apart", "twice", "own", "hooked", "groups", "before", "momentless"],
+    ids=["apart", "twice", "twice within", "own", "hooked", "groups", "before", "momentless"],
 )
 def test_what_is_not_surely_next_stays(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
