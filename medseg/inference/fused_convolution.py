@@ -8,7 +8,7 @@ them, done apart, reads and writes the whole feature map once more.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -30,7 +30,25 @@ _DOES_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout3d)
 _FOLDED = (nn.Conv3d, nn.ConvTranspose3d)
 
 
-class OneDnnConvolution(nn.Module):
+class _OneDnnLayer(nn.Module):
+    """What both kinds have in common: weights in the order that oneDNN wants for a window, found once for its shape."""
+
+    def __init__(self, layer: nn.Conv3d | nn.ConvTranspose3d, form: tuple[object, ...]) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self._form = form
+        self._follower = _attribute(followed_by(layer))
+        self._ordered: torch.Tensor | None = None
+        self._ordered_for: tuple[torch.Size, torch.dtype] | None = None
+
+    def _weight_for(self, windows: torch.Tensor, reorder: Callable[..., torch.Tensor]) -> torch.Tensor:
+        key = windows.shape, self.weight.dtype
+        if self._ordered is None or self._ordered_for != key:
+            self._ordered, self._ordered_for = reorder(self.weight, *self._form, list(windows.shape)), key
+        return self._ordered
+
+
+class OneDnnConvolution(_OneDnnLayer):
     """A convolution by oneDNN, which torch leaves aside for single windows of few channels; see `fast_layers`.
 
     Parameters
@@ -40,22 +58,19 @@ class OneDnnConvolution(nn.Module):
     """
 
     def __init__(self, layer: nn.Conv3d) -> None:
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-        self._padding = tuple(int(voxels) for voxels in layer.padding)
-        self._stride, self._dilation, self._groups = layer.stride, layer.dilation, layer.groups
-        self._slope = followed_by(layer)
+        padding = tuple(int(voxels) for voxels in layer.padding)
+        super().__init__(layer, (padding, layer.stride, layer.dilation, layer.groups))
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, C, I, J, K), with the rectifier that followed."""
-        shape = (self._padding, self._stride, self._dilation, self._groups)
+        weight = self._weight_for(windows, torch.ops.mkldnn._reorder_convolution_weight)
         result: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            windows, self.weight, self.bias, *shape, *_attribute(self._slope)
+            windows, weight, self.bias, *self._form, *self._follower
         )
         return result
 
 
-class OneDnnTransposedConvolution(nn.Module):
+class OneDnnTransposedConvolution(_OneDnnLayer):
     """The same for a transposed convolution.
 
     Parameters
@@ -65,18 +80,14 @@ class OneDnnTransposedConvolution(nn.Module):
     """
 
     def __init__(self, layer: nn.ConvTranspose3d) -> None:
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-        self._padding = tuple(int(voxels) for voxels in layer.padding)
-        self._output_padding, self._stride = layer.output_padding, layer.stride
-        self._dilation, self._groups = layer.dilation, layer.groups
-        self._slope = followed_by(layer)
+        padding = tuple(int(voxels) for voxels in layer.padding)
+        super().__init__(layer, (padding, layer.output_padding, layer.stride, layer.dilation, layer.groups))
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, C, I, J, K), with the rectifier that followed."""
-        shape = (self._padding, self._output_padding, self._stride, self._dilation, self._groups)
+        weight = self._weight_for(windows, torch.ops.mkldnn._reorder_convolution_transpose_weight)
         result: torch.Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
-            windows, self.weight, self.bias, *shape, *_attribute(self._slope)
+            windows, weight, self.bias, *self._form, *self._follower
         )
         return result
 

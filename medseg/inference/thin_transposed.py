@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from medseg.inference.fused_convolution import followed_by, put_behind
 
@@ -51,7 +50,7 @@ class ThinTransposedConvolution(nn.Module):
     def __init__(self, layer: nn.ConvTranspose3d, make_convolution: Callable[[nn.Conv3d], nn.Module]) -> None:
         super().__init__()
         self._n = layer.out_channels
-        plain = nn.Conv3d(layer.in_channels, 8 * self._n, 2, bias=layer.bias is not None)
+        plain = nn.Conv3d(layer.in_channels, 8 * self._n, 2, padding=1, bias=layer.bias is not None)
         tap = torch.tensor(_TAP, dtype=layer.weight.dtype)
         weight = torch.einsum("apx,bqy,crz,inxyz->abcnipqr", tap, tap, tap, layer.weight.detach())
         plain.weight = nn.Parameter(weight.flatten(0, 3).contiguous(), requires_grad=False)
@@ -62,7 +61,7 @@ class ThinTransposedConvolution(nn.Module):
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """(B, C, I, J, K) to (B, N, 2 I, 2 J, 2 K), channels-last."""
-        parts: torch.Tensor = self.convolution(functional.pad(windows, (0, 1, 0, 1, 0, 1)))
+        parts: torch.Tensor = self.convolution(windows)[:, :, 1:, 1:, 1:]  # zeros are needed behind the last voxel only
         b, _, i, j, k = parts.shape
         parts = parts.permute(0, 2, 3, 4, 1).view(b, i, j, k, 2, 2, 2, self._n).permute(0, 1, 4, 2, 5, 3, 6, 7)
         return parts.reshape(b, 2 * i, 2 * j, 2 * k, self._n).permute(0, 4, 1, 2, 3)
