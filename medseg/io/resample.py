@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,17 +98,31 @@ def _slab_by_axis(
     part: tuple[slice, slice, slice],
     order: Sequence[int],
 ) -> FloatArray:
-    """One slab of the target; its axes are blended in the order given, and lie in it in memory too."""
+    """One slab of the target, its axes in memory in the order given; the axis that shrinks most is blended first."""
     values = array.transpose(0, *(source_axes[axis] + 1 for axis in order))
-    for place, target_axis in enumerate(order):
+    steps = []
+    for axis, target_axis in enumerate(order, start=1):
         source_axis, span = source_axes[target_axis], part[target_axis]
-        positions = to_source[source_axis, target_axis] * np.arange(span.start, span.stop) + to_source[source_axis, 3]
-        values = _blend_along(values, positions, place + 1)
+        stride = to_source[source_axis, target_axis]
+        positions = stride * np.arange(span.start, span.stop) + to_source[source_axis, 3]
+        values, near = _cut_to(values, positions, axis)
+        steps.append((-abs(stride), axis, near))
+    for _, axis, near in sorted(steps, key=lambda step: step[:2]):
+        values = _blend_along(values, near, axis)
     return values.transpose(0, *(order.index(axis) + 1 for axis in range(3)))
 
 
-def _blend_along(values: FloatArray, positions: NDArray[np.float64], axis: int) -> FloatArray:
-    """Linear interpolation along one axis at fractional positions, clamped to the outermost centers."""
+@dataclass(frozen=True, eq=False)
+class _Near:
+    """Of each of n positions along an axis the voxels on both sides, and how much the second counts."""
+
+    below: NDArray[np.intp]
+    above: NDArray[np.intp]
+    weight: NDArray[np.float32]
+
+
+def _cut_to(values: FloatArray, positions: NDArray[np.float64], axis: int) -> tuple[FloatArray, _Near]:
+    """The part of an array that fractional positions along an axis need, clamped to the outermost centers."""
     n = values.shape[axis]
     if values.strides[axis] < 0:  # `take` would copy a flipped array whole
         values, positions = np.flip(values, axis), n - 1 - positions
@@ -117,13 +132,17 @@ def _blend_along(values: FloatArray, positions: NDArray[np.float64], axis: int) 
     above = np.minimum(below + 1, n - 1)
     first = int(below.min())  # nor should it copy more of a transposed one than it reads
     values = values[(slice(None),) * axis + (slice(first, int(above.max()) + 1),)]
-    below, above = below - first, above - first
-    shape = [1] * values.ndim
-    shape[axis] = len(positions)
-    low = np.take(values, below, axis=axis)
-    high = np.take(values, above, axis=axis)
+    return values, _Near(below - first, above - first, weight)
+
+
+def _blend_along(values: FloatArray, near: _Near, axis: int) -> FloatArray:
+    """Linear interpolation along one axis."""
+    low = np.take(values, near.below, axis=axis)
+    if not near.weight.any():
+        return low
+    high = np.take(values, near.above, axis=axis)
     high -= low
-    high *= weight.reshape(shape)
+    high *= near.weight.reshape([-1 if n == axis else 1 for n in range(values.ndim)])
     low += high
     return low
 
