@@ -78,7 +78,7 @@ def test_the_result_is_not_lost_with_an_object_that_cannot_be_written(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("no such luck")
 
-    monkeypatch.setattr("medseg.io.dicom_results.lesion_seg", fail)
+    monkeypatch.setattr("medseg.dicom.seg.lesion_seg", fail)
     scan = series(tmp_path / "ct")
     result = result_on(scan, some_lesions(scan.geometry))
     folder = medseg.write_case(result, tmp_path / "out")
