@@ -91,7 +91,10 @@ def _loss_text(plan: Plan) -> str:
     classes = "Dice and cross-entropy loss"
     if not plan.network.instance_heads or plan.heads_training is not None:
         return classes
-    return f"{classes}, squared error of the center heatmap and smooth L1 error of the offsets, lesion by lesion"
+    if plan.training.lesion_loss == "blob":
+        classes += " and blob loss"
+    votes = f" with the error of their owner (weight {plan.training.owner_weight:g})" * (plan.training.owner_weight > 0)
+    return f"{classes}, squared error of the center heatmap and smooth L1 error of the offsets{votes}, lesion by lesion"
 
 
 def _variation_text(training: TrainingPlan) -> str:
