@@ -27,6 +27,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _MEMORY_WORDS = (
     *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory"),
     *("failed to allocate memory", "bad_alloc", "bad allocation"),
+    "could not create a primitive",  # all that oneDNN says where it has no memory for its code
 )
 
 CaseOutcome = CaseDone | CaseFailed | CaseShort | CaseStopped
