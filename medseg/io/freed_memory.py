@@ -1,7 +1,7 @@
 """Memory that a process has freed stays with it for a while, for what it needs next.
 
 A network frees and takes megabytes many times a second. The C library of Linux gives a block back to the system each
-time, which has to fill the next one with zeros, page by page: an eighth of a segmentation's processor time.
+time, which has to fill the next one with zeros, page by page: a tenth of a segmentation's processor time.
 """
 
 from __future__ import annotations
