@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
 from medseg.inference.resized_axis import box_of, resized_neighbors
+from medseg.io.resample import Neighbors
 
 __all__ = ["AxisMap", "Rounding", "axis_maps", "clean_positions"]
 
@@ -29,45 +30,29 @@ IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
-class AxisMap:
+class AxisMap(Neighbors):
     """How one axis of the target reads the source axis that it runs along.
 
     Parameters
     ----------
+    below, above, weight
+        Of each of the target's n voxels, see `Neighbors`.
     source_axis
         0, 1 or 2.
-    below, above
-        (n,) intp, source voxels on both sides of each target voxel; equal where it lies on one.
-    weight
-        (n,) float64 in 0..1, of `above`.
     is_outside
         (n,) bool, further than half a voxel from the source's outermost centers.
     """
 
     source_axis: int
-    below: IntArray
-    above: IntArray
-    weight: NDArray[np.float64]
     is_outside: NDArray[np.bool_]
-
-    def blend(self, values: NDArray[np.floating], axis: int) -> NDArray[np.floating]:
-        """Values interpolated along one of their axes."""
-        low = np.take(values, self.below, axis=axis)
-        if not self.weight.any():
-            return low
-        high = np.take(values, self.above, axis=axis)
-        high -= low
-        high *= self.weight.astype(values.dtype).reshape([-1 if n == axis else 1 for n in range(values.ndim)])
-        low += high
-        return low
 
     def part(self, start: int, stop: int, first_source: int = 0) -> AxisMap:
         """The target voxels start..stop alone; source voxels count from `first_source`."""
         return AxisMap(
-            self.source_axis,
             self.below[start:stop] - first_source,
             self.above[start:stop] - first_source,
             self.weight[start:stop],
+            self.source_axis,
             self.is_outside[start:stop],
         )
 
@@ -100,7 +85,7 @@ def axis_maps(
             n_box, inward = box_of(scale, offset, target.shape[target_axis], n_source)
             below, above, weight = resized_neighbors(inward, n_box, n_source, rule)
             is_outside = _is_outside(positions, n_source)
-            maps.append(AxisMap(source_axis, below + margin, above + margin, weight, is_outside))
+            maps.append(AxisMap(below + margin, above + margin, weight, source_axis, is_outside))
         else:
             maps.append(_axis_map(positions, n_source, source_axis, rule, margin))
     return (maps[0], maps[1], maps[2])
@@ -119,7 +104,7 @@ def _axis_map(
         nearest = np.floor(inside + 0.5) if rounding == "half_up" else np.rint(inside)
         below = above = np.minimum(nearest.astype(np.intp), n_source - 1 + 2 * margin)
         weight = np.zeros(len(inside))
-    return AxisMap(source_axis, below, above, weight, is_outside)
+    return AxisMap(below, above, weight, source_axis, is_outside)
 
 
 def _is_outside(positions: NDArray[np.float64], n_source: int) -> NDArray[np.bool_]:

@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from medseg.inference.fused_convolution import (
     OneDnnConvolution,
-    OneDnnTransposedConvolution,
     fold_followers,
     is_hooked,
     is_plain,
@@ -109,14 +108,14 @@ def _fast_norm(layer: nn.InstanceNorm3d) -> nn.Module:
     return layer
 
 
-def _fast_convolution(layer: nn.Conv3d) -> nn.Module:
+def _fast_convolution(layer: nn.Conv3d | nn.ConvTranspose3d) -> nn.Module:
     return OneDnnConvolution(layer) if is_plain(layer) and _has_onednn(torch.float32) else layer
 
 
 def _fast_transposed(layer: nn.ConvTranspose3d) -> nn.Module:
-    if is_thin_transposed(layer):
-        return ThinTransposedConvolution(layer, _fast_convolution)
-    return OneDnnTransposedConvolution(layer) if is_plain(layer) and _has_onednn(torch.float32) else layer
+    return (
+        ThinTransposedConvolution(layer, _fast_convolution) if is_thin_transposed(layer) else _fast_convolution(layer)
+    )
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:

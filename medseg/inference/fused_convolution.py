@@ -8,7 +8,7 @@ them, done apart, reads and writes the whole feature map once more.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -17,7 +17,6 @@ from torch import nn
 
 __all__ = [
     "OneDnnConvolution",
-    "OneDnnTransposedConvolution",
     "fold_followers",
     "followed_by",
     "is_hooked",
@@ -30,70 +29,42 @@ _DOES_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout3d)
 _FOLDED = (nn.Conv3d, nn.ConvTranspose3d)
 
 
-class _OneDnnLayer(nn.Module):
-    """What both kinds have in common: weights in the order that oneDNN wants for a window, found once for its shape."""
+class OneDnnConvolution(nn.Module):
+    """A convolution, or a transposed one, by oneDNN, with the rectifier that followed; see `fast_layers`.
 
-    def __init__(self, layer: nn.Conv3d | nn.ConvTranspose3d, form: tuple[object, ...]) -> None:
+    The weights lie in the order that oneDNN wants for a window, which is found once for its shape.
+
+    Parameters
+    ----------
+    layer
+        One that `is_plain`, as `fold_followers` leaves it.
+    """
+
+    def __init__(self, layer: nn.Conv3d | nn.ConvTranspose3d) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        self._form = form
-        self._follower = _attribute(followed_by(layer))
+        padding = tuple(int(voxels) for voxels in layer.padding)
+        self._is_transposed = isinstance(layer, nn.ConvTranspose3d)
+        more = (layer.output_padding,) if self._is_transposed else ()
+        self._form = (padding, *more, layer.stride, layer.dilation, layer.groups)
+        slope = followed_by(layer)
+        self._follower = ("none", [], "") if slope is None else ("leaky_relu", [slope], "")
         self._ordered: torch.Tensor | None = None
         self._ordered_for: tuple[torch.Size, torch.dtype] | None = None
 
-    def _weight_for(self, windows: torch.Tensor, reorder: Callable[..., torch.Tensor]) -> torch.Tensor:
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, N, i, j, k) of windows (B, C, I, J, K)."""
+        onednn = torch.ops.mkldnn
+        run, reorder = (
+            (onednn._convolution_transpose_pointwise, onednn._reorder_convolution_transpose_weight)
+            if self._is_transposed
+            else (onednn._convolution_pointwise, onednn._reorder_convolution_weight)
+        )
         key = windows.shape, self.weight.dtype
         if self._ordered is None or self._ordered_for != key:
             self._ordered, self._ordered_for = reorder(self.weight, *self._form, list(windows.shape)), key
-        return self._ordered
-
-
-class OneDnnConvolution(_OneDnnLayer):
-    """A convolution by oneDNN, which torch leaves aside for single windows of few channels; see `fast_layers`.
-
-    Parameters
-    ----------
-    layer
-        One that `is_plain`, as `fold_followers` leaves it.
-    """
-
-    def __init__(self, layer: nn.Conv3d) -> None:
-        padding = tuple(int(voxels) for voxels in layer.padding)
-        super().__init__(layer, (padding, layer.stride, layer.dilation, layer.groups))
-
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """(B, C, I, J, K), with the rectifier that followed."""
-        weight = self._weight_for(windows, torch.ops.mkldnn._reorder_convolution_weight)
-        result: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            windows, weight, self.bias, *self._form, *self._follower
-        )
+        result: torch.Tensor = run(windows, self._ordered, self.bias, *self._form, *self._follower)
         return result
-
-
-class OneDnnTransposedConvolution(_OneDnnLayer):
-    """The same for a transposed convolution.
-
-    Parameters
-    ----------
-    layer
-        One that `is_plain`, as `fold_followers` leaves it.
-    """
-
-    def __init__(self, layer: nn.ConvTranspose3d) -> None:
-        padding = tuple(int(voxels) for voxels in layer.padding)
-        super().__init__(layer, (padding, layer.output_padding, layer.stride, layer.dilation, layer.groups))
-
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """(B, C, I, J, K), with the rectifier that followed."""
-        weight = self._weight_for(windows, torch.ops.mkldnn._reorder_convolution_transpose_weight)
-        result: torch.Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
-            windows, weight, self.bias, *self._form, *self._follower
-        )
-        return result
-
-
-def _attribute(slope: float | None) -> tuple[str, list[float], str]:
-    return ("none", [], "") if slope is None else ("leaky_relu", [slope], "")
 
 
 def is_plain(layer: nn.Conv3d | nn.ConvTranspose3d) -> bool:
@@ -135,8 +106,7 @@ def fold_followers(network: nn.Module, *, has_rectifiers: bool) -> None:
     network
         In evaluation mode; nobody else's.
     has_rectifiers
-        Whether rectifiers behind a convolution go too: then `OneDnnConvolution`, or its transposed twin, has to take
-        its place.
+        Whether rectifiers behind a convolution go too: then `OneDnnConvolution` has to take its place.
     """
     uses = Counter(id(child) for parent in network.modules() for child in parent._modules.values())
     for module in list(network.modules()):

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from medseg.core.geometry import Geometry
 
-__all__ = ["resample_linear", "resampled_slabs"]
+__all__ = ["Neighbors", "resample_linear", "resampled_slabs"]
 
 _PARALLEL_TOLERANCE_VOXELS = 1e-3  # how far parallel axes may drift apart over the whole grid
 _ROUNDING_VOXELS = 1e-7
@@ -108,20 +108,41 @@ def _slab_by_axis(
         values, near = _cut_to(values, positions, axis)
         steps.append((-abs(stride), axis, near))
     for _, axis, near in sorted(steps, key=lambda step: step[:2]):
-        values = _blend_along(values, near, axis)
+        values = near.blend(values, axis)
     return values.transpose(0, *(order.index(axis) + 1 for axis in range(3)))
 
 
 @dataclass(frozen=True, eq=False)
-class _Near:
-    """Of each of n positions along an axis the voxels on both sides, and how much the second counts."""
+class Neighbors:
+    """How n positions along one axis read the voxels of an array.
+
+    Parameters
+    ----------
+    below, above
+        (n,) intp, the voxels on both sides of each position; equal where it lies on one.
+    weight
+        (n,) float in 0..1, of `above`.
+    """
 
     below: NDArray[np.intp]
     above: NDArray[np.intp]
-    weight: NDArray[np.float32]
+    weight: NDArray[np.floating]
+
+    def blend(self, values: NDArray[np.floating], axis: int) -> NDArray[np.floating]:
+        """Values linearly interpolated along one of their axes, in their own type."""
+        low = np.take(values, self.below, axis=axis)
+        if not self.weight.any():
+            return low
+        high = np.take(values, self.above, axis=axis)
+        high -= low
+        high *= self.weight.astype(values.dtype, copy=False).reshape(
+            [-1 if n == axis else 1 for n in range(values.ndim)]
+        )
+        low += high
+        return low
 
 
-def _cut_to(values: FloatArray, positions: NDArray[np.float64], axis: int) -> tuple[FloatArray, _Near]:
+def _cut_to(values: FloatArray, positions: NDArray[np.float64], axis: int) -> tuple[FloatArray, Neighbors]:
     """The part of an array that fractional positions along an axis need, clamped to the outermost centers."""
     n = values.shape[axis]
     if values.strides[axis] < 0:  # `take` would copy a flipped array whole
@@ -132,19 +153,7 @@ def _cut_to(values: FloatArray, positions: NDArray[np.float64], axis: int) -> tu
     above = np.minimum(below + 1, n - 1)
     first = int(below.min())  # nor should it copy more of a transposed one than it reads
     values = values[(slice(None),) * axis + (slice(first, int(above.max()) + 1),)]
-    return values, _Near(below - first, above - first, weight)
-
-
-def _blend_along(values: FloatArray, near: _Near, axis: int) -> FloatArray:
-    """Linear interpolation along one axis."""
-    low = np.take(values, near.below, axis=axis)
-    if not near.weight.any():
-        return low
-    high = np.take(values, near.above, axis=axis)
-    high -= low
-    high *= near.weight.reshape([-1 if n == axis else 1 for n in range(values.ndim)])
-    low += high
-    return low
+    return values, Neighbors(below - first, above - first, weight)
 
 
 def _snapped(positions: NDArray[np.float64]) -> NDArray[np.float64]:
