@@ -39,7 +39,8 @@ def model_card(
         "## What it is worth on patients that it has not seen\n\n" + _worth_text(validation),
         "## Limits\n\n" + "\n".join(f"* {note}" for note in (*_limits(plan), *data.notes)),
         f"## Use\n\n    medseg segment SCAN --model {plan.name} -o OUT\n\n"
-        "or, without medseg and without lesions, with plain MONAI:\n\n"
+        "or, without medseg and without lesions, with plain MONAI "
+        "(`pip install monai nibabel fire pytorch-ignite`):\n\n"
         "    python -m monai.bundle run --config_file configs/inference.json --bundle_root . --dataset_dir SCANS\n",
     ]
     card = "\n\n".join(sections)
