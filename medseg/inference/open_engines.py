@@ -13,7 +13,7 @@ from medseg.inference.candidates import Candidate, build, candidates_for
 from medseg.inference.device import Precision
 from medseg.inference.engine import Engine, EngineName
 from medseg.inference.engine_memory import Choice, choice_key, recall, remember
-from medseg.inference.warm_up import choose
+from medseg.inference.warm_up import WINDOWS_A_SCAN, choose
 
 __all__ = ["OpenedEngines", "open_engine", "open_engines"]
 
@@ -67,7 +67,7 @@ def open_engines(
     window
         (C, I, J, K) of the windows that will come; others may come too.
     is_single
-        Whether a scan is one window: "auto" then takes no engine that is long in starting.
+        Whether a scan is one window, and not the many that an engine's start is else worth.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def open_engines(
     candidates = candidates_for(device, engine, precision, is_single=is_single)
     if len(candidates) == 1:
         return OpenedEngines([build(network, candidates[0], device) for network in networks])
-    choice = _choice(networks[0], candidates, window)
+    choice = _choice(networks[0], candidates, window, is_single)
     engines = [build(network, choice.candidate, device) for network in networks]
     for opened in engines:
         opened.seconds_per_window = choice.seconds_per_window
@@ -98,8 +98,10 @@ def open_engine(
     return open_engines([network], device=device, engine=engine, precision=precision, window=window).engines[0]
 
 
-def _choice(network: nn.Module, candidates: Sequence[Candidate], window: tuple[int, int, int, int]) -> Choice:
-    key = choice_key(network, window, " | ".join(map(str, candidates)))
-    choice = recall(key) or remember(key, choose(network, candidates, window))
+def _choice(
+    network: nn.Module, candidates: Sequence[Candidate], window: tuple[int, int, int, int], is_single: bool
+) -> Choice:
+    key = choice_key(network, window, " | ".join([*map(str, candidates), *(["one window"] if is_single else [])]))
+    choice = recall(key) or remember(key, choose(network, candidates, window, 1 if is_single else WINDOWS_A_SCAN))
     logger.info("engine %s, %.3g s a window", choice.candidate, choice.seconds_per_window)
     return choice

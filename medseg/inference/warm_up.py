@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -15,15 +16,19 @@ from medseg.inference.candidates import Candidate, build
 from medseg.inference.engine import Heads, TorchEngine, told_of_window
 from medseg.inference.engine_memory import Choice
 
-__all__ = ["choose", "disagreement"]
+__all__ = ["WINDOWS_A_SCAN", "choose", "disagreement"]
+
+WINDOWS_A_SCAN = 30
+"""That a run is taken to have where a scan is cut into windows: each run pays an engine's start."""
+
+Result = TypeVar("Result")
 
 _CPU = torch.device("cpu")
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # of the root mean square of the difference, as a share of the logits'
 _CLEAR = 0.1  # a margin of the winning class, as a share of the logits' root mean square, that rounding must not turn
 _LEAST_AGREEMENT = 0.995  # of the voxels with a clear winner
 _LARGE_SIDE = 128  # voxels; a side as long as this is halved, which tells as much in an eighth of the time
-_FASTER = 0.95  # of the best candidate's time, that a later one of the same engine must stay below
-_MUCH_FASTER = 0.85  # the same for another engine, which has to start, and OpenVINO to compile, in every run
+_FASTER = 0.95  # of the best candidate's time for a scan, that a later one must stay below
 _NOT_WORTH_IT_S = 0.02  # a network this fast runs as it is
 _LEAST_TIMED_S = 0.5
 
@@ -33,7 +38,12 @@ class _Trial:
     candidate: Candidate
     cpu_s: float = float("inf")
     wall_s: float = float("inf")
+    start_s: float = 0.0
     failure: str | None = None
+
+    def cost(self, n_windows: float) -> float:
+        """Processor seconds of a run of so many windows like the one that was timed."""
+        return self.start_s + n_windows * self.cpu_s
 
     def replaces(self, other: Candidate) -> bool:
         """Whether this is the same by faster layers."""
@@ -41,8 +51,13 @@ class _Trial:
         return same and self.failure is None
 
 
-def choose(network: nn.Module, candidates: Sequence[Candidate], window: tuple[int, int, int, int]) -> Choice:
-    """The fastest candidate whose heads agree with those of plain torch in float32.
+def choose(
+    network: nn.Module,
+    candidates: Sequence[Candidate],
+    window: tuple[int, int, int, int],
+    n_windows: int = WINDOWS_A_SCAN,
+) -> Choice:
+    """The candidate that is fastest for a scan, start included, of those whose heads agree with plain float32 torch.
 
     Parameters
     ----------
@@ -52,6 +67,8 @@ def choose(network: nn.Module, candidates: Sequence[Candidate], window: tuple[in
         The simplest first: it stays unless a later one is clearly faster.
     window
         (C, I, J, K), what the network will be run on.
+    n_windows
+        How many of them a run is taken to have.
 
     Returns
     -------
@@ -73,16 +90,13 @@ def choose(network: nn.Module, candidates: Sequence[Candidate], window: tuple[in
             trials.append(_tried(network, candidate, noise, truth))
     best = None
     for trial in trials:
-        if trial.failure is None and (best is None or trial.cpu_s < _share_asked(trial, best) * best.cpu_s):
+        cost = trial.cost(n_windows * share)
+        if trial.failure is None and (best is None or cost < _FASTER * best.cost(n_windows * share)):
             best = trial
     if best is None:
         raise UnsupportedOperator("; ".join(f"engine {trial.candidate} {trial.failure}" for trial in trials))
     notes = tuple(f"engine {t.candidate} was left out: it {t.failure}" for t in trials if t.failure is not None)
     return Choice(candidate=best.candidate, seconds_per_window=max(best.wall_s * share, 1e-6), notes=notes)
-
-
-def _share_asked(trial: _Trial, best: _Trial) -> float:
-    return _FASTER if trial.candidate.engine == best.candidate.engine else _MUCH_FASTER
 
 
 def disagreement(heads: Heads, truth: Heads, precision: str) -> str | None:
@@ -138,12 +152,25 @@ def _plain(network: nn.Module, window: tuple[int, int, int, int]) -> tuple[_Tria
 
 
 def _tried(network: nn.Module, candidate: Candidate, noise: torch.Tensor, truth: Heads) -> _Trial:
+    """Whether it agrees, and its times; what is compiled once on a machine is no part of its start."""
     try:
-        engine = build(network, candidate, _CPU)
-        failure = disagreement(engine(noise), truth, candidate.precision)
+        engine, built_s = _with_cpu_time(lambda: build(network, candidate, _CPU))
+        heads, first_s = _with_cpu_time(lambda: engine(noise))
+        failure = disagreement(heads, truth, candidate.precision)
+        if candidate.layers == "winograd" and failure is None:
+            engine = build(network, candidate, _CPU)
+            _, first_s = _with_cpu_time(lambda: engine(noise))
     except Exception as error:  # whatever a runtime raises, another candidate may run
         failure = f"does not run: {error}"
-    return _Trial(candidate, failure=failure) if failure is not None else _timed(candidate, lambda: engine(noise))
+    if failure is not None:
+        return _Trial(candidate, failure=failure)
+    trial = _timed(candidate, lambda: engine(noise))
+    return replace(trial, start_s=built_s + max(first_s - trial.cpu_s, 0.0))
+
+
+def _with_cpu_time(run: Callable[[], Result]) -> tuple[Result, float]:
+    before = time.process_time()
+    return run(), time.process_time() - before
 
 
 def _timed(candidate: Candidate, run: Callable[[], object]) -> _Trial:

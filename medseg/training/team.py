@@ -10,6 +10,7 @@ Li et al., PyTorch Distributed: experiences on accelerating data parallel traini
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Team:
         """The network with gradients that are the mean over all processes; the network itself if there is one."""
         if self.size == 1:
             return network
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of 1 x 1 x 1 kernels
         return DistributedDataParallel(
             network,
             device_ids=[device] if device.type == "cuda" else None,

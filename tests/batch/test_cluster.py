@@ -21,8 +21,8 @@ from tests.batch.dask_cluster import LOOPBACK, dask_processes, free_port
 
 distributed = pytest.importorskip("distributed", reason="no Dask here: pip install 'medseg[cluster]'")
 
-HOW: dict[str, Any] = {"device": "cpu", "engine": "torch", "precision": "float32"}
-WORDS = ("--device", "cpu", "--engine", "torch", "--precision", "float32")
+HOW: dict[str, Any] = {"device": "cpu", "engine": "torch", "precision": "exact"}
+WORDS = ("--device", "cpu", "--engine", "torch", "--precision", "exact")
 
 
 @pytest.mark.slow

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from medseg.errors import UnsupportedOperator
 from medseg.inference import warm_up
 from medseg.inference.candidates import Candidate
 from medseg.inference.device import multiplies_bfloat16
+from medseg.inference.engine import TorchEngine
 from medseg.inference.engine_memory import Choice, choice_key, choices_path, recall, remember
 from medseg.inference.engine_openvino import has_openvino
 from medseg.inference.open_engines import open_engine, open_engines
@@ -239,6 +242,32 @@ def test_turned_classes_are_seen_where_the_logits_hide_them() -> None:
     turned = truth.clone()
     turned[:, :2, 0, :2] = truth[:, :2].flip(1)[:, :, 0, :2]
     assert "of clear voxels" in str(disagreement({"semantic": turned}, {"semantic": truth}, "bfloat16"))
+
+
+@pytest.mark.usefixtures("worth_choosing")
+@pytest.mark.parametrize(("n_windows", "chosen"), [(1, "torch"), (100, "openvino")])
+def test_an_engine_that_is_long_in_starting_is_taken_for_many_windows(
+    monkeypatch: pytest.MonkeyPatch, n_windows: int, chosen: str
+) -> None:
+    def work(seconds: float) -> None:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    class Timed(TorchEngine):
+        def __init__(self, network: nn.Module, candidate: Candidate) -> None:
+            super().__init__(network, CPU, "exact")
+            self._seconds = 0.05 if candidate.engine == "torch" else 0.02
+            work(0.0 if candidate.engine == "torch" else 0.4)
+
+        def __call__(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+            work(self._seconds)
+            return super().__call__(windows)
+
+    monkeypatch.setattr(warm_up, "build", lambda network, candidate, _: Timed(network, candidate))
+    names: tuple[Literal["torch", "openvino"], ...] = ("torch", "openvino")
+    candidates = [Candidate(engine=name, precision="float32") for name in names]
+    assert choose(Mixer(), candidates, WINDOW, n_windows).candidate.engine == chosen
 
 
 @pytest.mark.usefixtures("worth_choosing")
