@@ -22,21 +22,13 @@ from medseg.inference.fused_convolution import (
     is_hooked,
     is_plain,
 )
+from medseg.inference.overwriting import SingleInstanceNorm, mark_overwriting
 from medseg.inference.thin_transposed import ThinTransposedConvolution, is_thin_transposed
 from medseg.inference.winograd import WinogradConvolution, suits_winograd
 
 __all__ = ["LayerwiseNorm", "fast_copy", "replace_modules"]
 
 _KEPT_FLOAT32 = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # their kernels take mixed types
-
-
-class _SingleInstanceNorm(nn.InstanceNorm3d):
-    """Over one window, instance normalization is batch normalization, whose kernel reads channels-last memory."""
-
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        if len(windows) != 1:
-            return super().forward(windows)
-        return functional.batch_norm(windows, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
 
 class LayerwiseNorm(nn.Module):
@@ -85,6 +77,7 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = Fal
     copied = copy.deepcopy(network).eval()
     if not is_winograd:  # which has its own way with what follows a convolution
         fold_followers(copied, has_rectifiers=nn.Conv3d in makers)
+        mark_overwriting(copied)
     copied = replace_modules(copied, _winograd_makers() if is_winograd else makers)
     for module in copied.modules():
         if not isinstance(module, _KEPT_FLOAT32):
@@ -104,7 +97,7 @@ def replace_modules(network: nn.Module, makers: Mapping[type, Callable[[Any], nn
 
 def _fast_norm(layer: nn.InstanceNorm3d) -> nn.Module:
     if not layer.track_running_stats:
-        layer.__class__ = _SingleInstanceNorm
+        layer.__class__ = SingleInstanceNorm
     return layer
 
 

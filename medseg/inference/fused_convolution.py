@@ -17,11 +17,14 @@ from torch import nn
 
 __all__ = [
     "OneDnnConvolution",
+    "Step",
     "fold_followers",
     "followed_by",
     "is_hooked",
     "is_plain",
+    "is_sequence",
     "put_behind",
+    "steps_of",
 ]
 
 _SLOPE = "slope_of_what_follows"
@@ -83,16 +86,16 @@ def put_behind(layer: nn.Module, slope: float | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Step:
-    """A layer and its place in the sequence that it is a step of."""
+class Step:
+    """A layer and its place in the module that it is a step of."""
 
-    sequence: nn.Sequential
+    parent: nn.Module
     name: str
     layer: nn.Module
 
     def take_out(self) -> None:
         """Leave nothing in its place."""
-        self.sequence._modules[self.name] = nn.Identity()
+        self.parent._modules[self.name] = nn.Identity()
 
 
 def fold_followers(network: nn.Module, *, has_rectifiers: bool) -> None:
@@ -110,12 +113,12 @@ def fold_followers(network: nn.Module, *, has_rectifiers: bool) -> None:
     """
     uses = Counter(id(child) for parent in network.modules() for child in parent._modules.values())
     for module in list(network.modules()):
-        if _is_sequence(module):
-            steps = [step for step in _steps(module, uses) if not isinstance(step.layer, _DOES_NOTHING)]
+        if is_sequence(module):
+            steps = [step for step in steps_of(module, uses) if not isinstance(step.layer, _DOES_NOTHING)]
             _fold(steps, uses, has_rectifiers)
 
 
-def _fold(steps: Sequence[_Step], uses: Counter[int], has_rectifiers: bool) -> None:
+def _fold(steps: Sequence[Step], uses: Counter[int], has_rectifiers: bool) -> None:
     waiting = deque(steps)
     while waiting:
         convolution: Any = waiting.popleft().layer
@@ -131,7 +134,8 @@ def _fold(steps: Sequence[_Step], uses: Counter[int], has_rectifiers: bool) -> N
             waiting.popleft().take_out()
 
 
-def _is_sequence(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
+def is_sequence(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
+    """Whether a module runs its children one behind the other, and does nothing else."""
     if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
         return False
     return not is_hooked(module)
@@ -142,13 +146,13 @@ def is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _steps(sequence: nn.Sequential, uses: Counter[int]) -> Iterator[_Step]:
+def steps_of(sequence: nn.Sequential, uses: Counter[int]) -> Iterator[Step]:
     """The steps of a sequence, those of sequences in it too that stand nowhere else, in the order in which they run."""
     for name, layer in sequence._modules.items():
-        if _is_sequence(layer) and uses[id(layer)] == 1:
-            yield from _steps(layer, uses)
+        if is_sequence(layer) and uses[id(layer)] == 1:
+            yield from steps_of(layer, uses)
         elif layer is not None:
-            yield _Step(sequence, name, layer)
+            yield Step(sequence, name, layer)
 
 
 def _is_foldable(layer: nn.Module, convolution: Any) -> bool:

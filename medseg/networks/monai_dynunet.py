@@ -108,13 +108,17 @@ class _Level(nn.Module):
         self.downsample, self.next_layer, self.upsample = downsample, next_layer, upsample
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        own = self.downsample(features)
-        widened: torch.Tensor = self.upsample(self.next_layer(own), own)
+        maps = [self.downsample(features)]
+        maps.append(self.next_layer(maps[0]))
+        widened: torch.Tensor = self.upsample(maps)
         return widened
 
 
 class _Block(nn.Module):
     """Two convolutions, the first with the stride; `is_residual` adds the block's input to what they give."""
+
+    rows_of_layers = (("conv1", "norm1"), ("conv2", "norm2"), ("conv3", "norm3"))
+    """Layers that alone read what the one before them gives."""
 
     def __init__(
         self,
@@ -160,8 +164,12 @@ class _Up(nn.Module):
         )
         self.conv_block = _Block(2 * n_outputs, n_outputs, kernel, 1, is_residual=False, **layer)
 
-    def forward(self, below: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        widened: torch.Tensor = self.conv_block(torch.cat((self.transp_conv(below), own), dim=1))
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """Takes the map of its level and the one from below out of a list, so that no caller keeps their memory."""
+        upward = self.transp_conv(maps.pop())
+        both = torch.cat((upward, maps.pop()), dim=1)
+        del upward
+        widened: torch.Tensor = self.conv_block(both)
         return widened
 
 

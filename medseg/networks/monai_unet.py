@@ -141,4 +141,7 @@ class _ResidualUnit(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         residual: torch.Tensor = self.residual(features)
         own: torch.Tensor = self.conv(features)
-        return own + residual
+        if torch.is_grad_enabled():
+            return own + residual
+        own += residual
+        return own

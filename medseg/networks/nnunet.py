@@ -160,6 +160,8 @@ class _Convolution(nn.Module):
         self.norm = _norm(architecture, n_out)
         self.nonlin = _activation(architecture) if is_active else nn.Identity()
         self._activates_first = architecture.activates_first
+        row = ("conv", "nonlin", "norm") if self._activates_first else ("conv", "norm", "nonlin")
+        self.rows_of_layers = (row,)  # each reads alone what the one before gives
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self._activates_first:

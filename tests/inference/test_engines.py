@@ -161,7 +161,7 @@ def test_normalization_keeps_its_weights_in_float32() -> None:
         type(module).__name__: {parameter.dtype for parameter in module.parameters(recurse=False)}
         for module in fast_copy(affine_net(), torch.bfloat16).modules()
     }
-    assert dtypes["_SingleInstanceNorm"] == {torch.float32}
+    assert dtypes["SingleInstanceNorm"] == {torch.float32}
     convolution = "OneDnnConvolution" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "Conv3d"
     assert dtypes[convolution] == {torch.bfloat16}
 

@@ -1,0 +1,100 @@
+"""Layers that write over what they read, where nobody reads it after them.
+
+A normalization or a rectifier that makes a new feature map needs memory for both, and a large map's pages are given
+back to the system and filled with zeros anew each time. What a convolution has just made, and what only the next layer
+reads, can be changed where it lies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from medseg.inference.fused_convolution import Step, is_hooked, is_sequence, steps_of
+
+__all__ = ["SingleInstanceNorm", "mark_overwriting"]
+
+_MAKES_NEW = (nn.Conv3d, nn.ConvTranspose3d)
+_DOES_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout3d)
+
+
+class SingleInstanceNorm(nn.InstanceNorm3d):
+    """Over one window, instance normalization is batch normalization, whose kernel reads channels-last memory."""
+
+    overwrites = False
+    """Whether the result takes the place of what is read; see `mark_overwriting`."""
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Normalize (B, C, I, J, K), each window and channel by its own mean and variance."""
+        if len(windows) != 1:
+            return super().forward(windows)
+        if not self.overwrites or windows[0, 0].numel() < 2:  # a variance of one voxel is refused there
+            return functional.batch_norm(windows, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        weight = torch.ones(windows.shape[1]) if self.weight is None else self.weight  # float32, and so are the moments
+        bias = torch.zeros(windows.shape[1]) if self.bias is None else self.bias
+        out = (windows, torch.empty(0), torch.empty(0))
+        torch.native_batch_norm(windows, weight, bias, None, None, True, 0.0, self.eps, out=out)
+        return windows
+
+
+def mark_overwriting(network: nn.Module) -> None:
+    """Let instance normalizations and rectifiers of a network overwrite what only they read, in place.
+
+    Only what is surely theirs: what comes from a convolution before them in a sequence that runs as such, or in a block
+    that names such layers in its `rows_of_layers`, a tuple of tuples of names of children.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; nobody else's.
+    """
+    uses = Counter(id(child) for parent in network.modules() for child in parent._modules.values())
+    for row in list(_rows(network, uses)):
+        is_own = False
+        for step in row:
+            if isinstance(step.layer, _DOES_NOTHING):
+                continue
+            if type(step.layer) in _MAKES_NEW:
+                is_own = not is_hooked(step.layer)
+            else:
+                is_own = is_own and not is_hooked(step.layer) and _overwrite(step, uses)
+
+
+def _rows(network: nn.Module, uses: Counter[int]) -> Iterator[Sequence[Step]]:
+    """Layers that run one behind the other, each reading only what the one before it gives."""
+    for module in network.modules():
+        if is_sequence(module):
+            yield list(steps_of(module, uses))
+        for names in getattr(module, "rows_of_layers", ()):
+            row: list[Step] = []
+            for name in names:
+                layer = module._modules.get(name)
+                if is_sequence(layer) and uses[id(layer)] == 1:
+                    row.extend(steps_of(layer, uses))
+                elif layer is not None:
+                    row.append(Step(module, name, layer))
+            yield row
+
+
+def _overwrite(step: Step, uses: Counter[int]) -> bool:
+    """Let a layer overwrite what it reads, if it can and stands nowhere else; whether what it gives is new."""
+    layer: Any = step.layer
+    is_shared = uses[id(layer)] > 1
+    if type(layer) in (nn.InstanceNorm3d, SingleInstanceNorm):
+        if not is_shared and not layer.track_running_stats:
+            layer.overwrites = True
+        return True
+    if type(layer) in (nn.ReLU, nn.LeakyReLU):
+        if not is_shared:
+            layer.inplace = True
+        return True
+    if type(layer) is nn.PReLU and layer.num_parameters == 1:
+        if not is_shared:
+            step.parent._modules[step.name] = nn.LeakyReLU(float(layer.weight.detach()), inplace=True)
+        return True
+    return False

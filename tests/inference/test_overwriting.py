@@ -1,0 +1,130 @@
+"""Normalizations and rectifiers that change what only they read where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from medseg.inference.fast_layers import fast_copy
+from medseg.inference.overwriting import SingleInstanceNorm, mark_overwriting
+from medseg.networks.monai_dynunet import DynUNet
+from medseg.networks.monai_unet import UNet
+
+WINDOW = torch.randn((1, 3, 16, 16, 16), generator=torch.Generator().manual_seed(3))
+
+
+def row(*layers: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv3d(3, 6, 3, padding=1), *layers).eval()
+
+
+def unet(**other: object) -> nn.Module:
+    torch.manual_seed(0)
+    form = {"channels": (4, 8, 16), "strides": (2, 2), "num_res_units": 2, **other}
+    return UNet(spatial_dims=3, in_channels=3, out_channels=2, **form).eval()
+
+
+def dynunet(*, res_block: bool) -> nn.Module:
+    torch.manual_seed(0)
+    return DynUNet(3, 3, 2, [3, 3, 3], [1, 2, 2], [2, 2], [4, 8, 8], res_block=res_block).eval()
+
+
+def n_overwriting(network: nn.Module) -> tuple[int, int]:
+    """Instance normalizations that write over what they read, and those that do not."""
+    norms = [module for module in network.modules() if isinstance(module, nn.InstanceNorm3d)]
+    n = sum(getattr(norm, "overwrites", False) for norm in norms)
+    return n, len(norms) - n
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "norm": lambda: row(nn.InstanceNorm3d(6, affine=True)),
+    "norm and rectifier": lambda: row(nn.InstanceNorm3d(6), nn.LeakyReLU(0.1)),
+    "rectifier first": lambda: row(nn.PReLU(init=0.3), nn.Dropout3d(), nn.InstanceNorm3d(6)),
+    "slope for each channel": lambda: row(nn.InstanceNorm3d(6), nn.PReLU(6)),
+    "unet": unet,
+    "unet without units": lambda: unet(num_res_units=0),
+    "dynunet": lambda: dynunet(res_block=False),
+    "residual dynunet": lambda: dynunet(res_block=True),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
+def test_the_result_stays_and_so_do_network_and_window(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    network = NETWORKS[name]()
+    before = [tensor.clone() for tensor in network.state_dict().values()]
+    fast = fast_copy(network, dtype)
+    assert n_overwriting(fast) == (sum(n_overwriting(network)), 0)
+    assert n_overwriting(network)[0] == 0
+    window = WINDOW.to(dtype, copy=True)
+    with torch.inference_mode():
+        given = window.contiguous(memory_format=torch.channels_last_3d)
+        kept = given.clone()
+        ours, again, whole = fast(given).float(), fast(given).float(), network(WINDOW)
+    torch.testing.assert_close(given, kept, rtol=0, atol=0)
+    torch.testing.assert_close(ours, again, rtol=0, atol=0)
+    assert float((ours - whole).abs().max()) <= tolerance * float(whole.abs().max())
+    for now, then in zip(network.state_dict().values(), before, strict=True):
+        torch.testing.assert_close(now, then, rtol=0, atol=0)
+
+
+def test_memory_is_not_taken_twice() -> None:
+    norm = nn.Sequential(nn.Conv3d(3, 6, 1), nn.InstanceNorm3d(6)).eval()
+    mark_overwriting(norm)
+    norm[1].__class__ = SingleInstanceNorm
+    with torch.inference_mode():
+        features = norm[0](WINDOW)
+        assert norm[1](features).data_ptr() == features.data_ptr()
+
+
+class KeepsBoth(nn.Module):
+    """What the convolution gives is read by the normalization and by a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv3d(3, 6, 3), nn.InstanceNorm3d(6)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.conv(image)
+        return self.norm(features) + features
+
+
+class Twice(nn.Module):
+    """One normalization behind a convolution, and again behind something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.InstanceNorm3d(6)
+        self.first, self.second = nn.Sequential(nn.Conv3d(3, 6, 3), norm), nn.Sequential(nn.Hardtanh(), norm)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        first = self.first(image)
+        return self.second(first) + first
+
+
+def hooked() -> nn.Module:
+    network = row(nn.InstanceNorm3d(6))
+    network[0].register_forward_hook(lambda _module, _given, result: result * 1.0)
+    return network
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        KeepsBoth,
+        Twice,
+        hooked,
+        lambda: nn.Sequential(nn.InstanceNorm3d(3), nn.Conv3d(3, 6, 3)),
+        lambda: row(nn.Hardtanh(), nn.InstanceNorm3d(6)),
+        lambda: row(nn.InstanceNorm3d(6, track_running_stats=True)),
+    ],
+)
+def test_what_others_may_read_is_left(make: Callable[[], nn.Module]) -> None:
+    network = make().eval()
+    fast = fast_copy(network, torch.float32)
+    assert n_overwriting(fast)[0] == 0
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(WINDOW), network(WINDOW), atol=2e-5, rtol=1e-5)
