@@ -39,7 +39,7 @@ class Choice(BaseModel):
     Parameters
     ----------
     candidate
-        The fastest of those that agreed with plain torch.
+        The fastest for a scan, start included, of those that agreed with plain torch.
     seconds_per_window
         Wall time of one window of the asked size.
     notes

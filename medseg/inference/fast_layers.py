@@ -16,12 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medseg.inference.fused_convolution import (
-    OneDnnConvolution,
-    fold_followers,
-    is_hooked,
-    is_plain,
-)
+from medseg.inference.fused_convolution import OneDnnConvolution, fold_followers, is_plain
+from medseg.inference.layer_rows import is_hooked
 from medseg.inference.overwriting import SingleInstanceNorm, mark_overwriting
 from medseg.inference.thin_transposed import ThinTransposedConvolution, is_thin_transposed
 from medseg.inference.winograd import WinogradConvolution, suits_winograd
@@ -54,6 +50,18 @@ class LayerwiseNorm(nn.Module):
         return normalized if self._shift is None else normalized + self._shift
 
 
+class _Float32Pooling(nn.Module):
+    """Mean pooling of half precision in float32: torch has no kernel of its own for it on a CPU."""
+
+    def __init__(self, layer: nn.AvgPool3d) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = self._layer(windows.float())
+        return pooled.to(windows.dtype, memory_format=torch.channels_last_3d)
+
+
 def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = False) -> nn.Module:
     """A copy of a network for single windows on a CPU.
 
@@ -72,6 +80,8 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = Fal
     Module from (1, C, I, J, K) of that dtype, channels-last, to what the network gives.
     """
     makers: dict[type, Callable[[Any], nn.Module]] = {nn.InstanceNorm3d: _fast_norm}
+    if dtype != torch.float32:
+        makers[nn.AvgPool3d] = _Float32Pooling
     if _has_onednn(dtype):
         makers |= {nn.Conv3d: _fast_convolution, nn.ConvTranspose3d: _fast_transposed}
     copied = copy.deepcopy(network).eval()

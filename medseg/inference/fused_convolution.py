@@ -8,28 +8,17 @@ them, done apart, reads and writes the whole feature map once more.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = [
-    "OneDnnConvolution",
-    "Step",
-    "fold_followers",
-    "followed_by",
-    "is_hooked",
-    "is_plain",
-    "is_sequence",
-    "put_behind",
-    "steps_of",
-]
+from medseg.inference.layer_rows import CONVOLUTIONS, Step, count_uses, is_hooked, rows_of
+
+__all__ = ["OneDnnConvolution", "fold_followers", "followed_by", "is_plain", "put_behind"]
 
 _SLOPE = "slope_of_what_follows"
-_DOES_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout3d)
-_FOLDED = (nn.Conv3d, nn.ConvTranspose3d)
 
 
 class OneDnnConvolution(nn.Module):
@@ -85,24 +74,10 @@ def put_behind(layer: nn.Module, slope: float | None) -> None:
     setattr(layer, _SLOPE, slope)
 
 
-@dataclass(frozen=True)
-class Step:
-    """A layer and its place in the module that it is a step of."""
-
-    parent: nn.Module
-    name: str
-    layer: nn.Module
-
-    def take_out(self) -> None:
-        """Leave nothing in its place."""
-        self.parent._modules[self.name] = nn.Identity()
-
-
 def fold_followers(network: nn.Module, *, has_rectifiers: bool) -> None:
-    """Fold what follows each convolution of a network's sequences into it, in place.
+    """Fold what follows each convolution of a network into it, in place.
 
-    Only what is surely next is folded: layers that stand one behind the other in sequences that run as such, and that
-    stand in one place only.
+    Only what is surely next is folded: layers in rows (`rows_of`), behind convolutions that stand in one place only.
 
     Parameters
     ----------
@@ -111,48 +86,27 @@ def fold_followers(network: nn.Module, *, has_rectifiers: bool) -> None:
     has_rectifiers
         Whether rectifiers behind a convolution go too: then `OneDnnConvolution` has to take its place.
     """
-    uses = Counter(id(child) for parent in network.modules() for child in parent._modules.values())
-    for module in list(network.modules()):
-        if is_sequence(module):
-            steps = [step for step in steps_of(module, uses) if not isinstance(step.layer, _DOES_NOTHING)]
-            _fold(steps, uses, has_rectifiers)
+    uses = count_uses(network)
+    for row in rows_of(network):
+        _fold(row, uses, has_rectifiers)
 
 
 def _fold(steps: Sequence[Step], uses: Counter[int], has_rectifiers: bool) -> None:
     waiting = deque(steps)
     while waiting:
         convolution: Any = waiting.popleft().layer
-        if type(convolution) not in _FOLDED or uses[id(convolution)] > 1 or is_hooked(convolution):
+        if type(convolution) not in CONVOLUTIONS or uses[id(convolution)] > 1 or is_hooked(convolution):
+            continue
+        if followed_by(convolution) is not None:  # in a row around this one: what stands next now comes after that
             continue
         if waiting and _is_foldable(waiting[0].layer, convolution):
             norm = waiting.popleft()
             _take_in(norm.layer, convolution)
-            norm.take_out()
+            norm.put(nn.Identity())
         slope = _slope_of(waiting[0].layer) if waiting and has_rectifiers else None
         if slope is not None and is_plain(convolution):
             put_behind(convolution, slope)
-            waiting.popleft().take_out()
-
-
-def is_sequence(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
-    """Whether a module runs its children one behind the other, and does nothing else."""
-    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
-        return False
-    return not is_hooked(module)
-
-
-def is_hooked(module: nn.Module) -> bool:
-    """Whether something else happens when a module runs; then it has to be left as it is."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def steps_of(sequence: nn.Sequential, uses: Counter[int]) -> Iterator[Step]:
-    """The steps of a sequence, those of sequences in it too that stand nowhere else, in the order in which they run."""
-    for name, layer in sequence._modules.items():
-        if is_sequence(layer) and uses[id(layer)] == 1:
-            yield from steps_of(layer, uses)
-        elif layer is not None:
-            yield Step(sequence, name, layer)
+            waiting.popleft().put(nn.Identity())
 
 
 def _is_foldable(layer: nn.Module, convolution: Any) -> bool:

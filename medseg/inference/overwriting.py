@@ -8,19 +8,15 @@ reads, can be changed where it lies.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from medseg.inference.fused_convolution import Step, is_hooked, is_sequence, steps_of
+from medseg.inference.layer_rows import CONVOLUTIONS, Step, count_uses, is_hooked, rows_of
 
 __all__ = ["SingleInstanceNorm", "mark_overwriting"]
-
-_MAKES_NEW = (nn.Conv3d, nn.ConvTranspose3d)
-_DOES_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout3d)
 
 
 class SingleInstanceNorm(nn.InstanceNorm3d):
@@ -45,40 +41,21 @@ class SingleInstanceNorm(nn.InstanceNorm3d):
 def mark_overwriting(network: nn.Module) -> None:
     """Let instance normalizations and rectifiers of a network overwrite what only they read, in place.
 
-    Only what is surely theirs: what comes from a convolution before them in a sequence that runs as such, or in a block
-    that names such layers in its `rows_of_layers`, a tuple of tuples of names of children.
+    Only what is surely theirs: what comes from a convolution before them in their row (`rows_of`).
 
     Parameters
     ----------
     network
         In evaluation mode; nobody else's.
     """
-    uses = Counter(id(child) for parent in network.modules() for child in parent._modules.values())
-    for row in list(_rows(network, uses)):
+    uses = count_uses(network)
+    for row in rows_of(network):
         is_own = False
         for step in row:
-            if isinstance(step.layer, _DOES_NOTHING):
-                continue
-            if type(step.layer) in _MAKES_NEW:
+            if type(step.layer) in CONVOLUTIONS:
                 is_own = not is_hooked(step.layer)
             else:
                 is_own = is_own and not is_hooked(step.layer) and _overwrite(step, uses)
-
-
-def _rows(network: nn.Module, uses: Counter[int]) -> Iterator[Sequence[Step]]:
-    """Layers that run one behind the other, each reading only what the one before it gives."""
-    for module in network.modules():
-        if is_sequence(module):
-            yield list(steps_of(module, uses))
-        for names in getattr(module, "rows_of_layers", ()):
-            row: list[Step] = []
-            for name in names:
-                layer = module._modules.get(name)
-                if is_sequence(layer) and uses[id(layer)] == 1:
-                    row.extend(steps_of(layer, uses))
-                elif layer is not None:
-                    row.append(Step(module, name, layer))
-            yield row
 
 
 def _overwrite(step: Step, uses: Counter[int]) -> bool:
@@ -95,6 +72,6 @@ def _overwrite(step: Step, uses: Counter[int]) -> bool:
         return True
     if type(layer) is nn.PReLU and layer.num_parameters == 1:
         if not is_shared:
-            step.parent._modules[step.name] = nn.LeakyReLU(float(layer.weight.detach()), inplace=True)
+            step.put(nn.LeakyReLU(float(layer.weight.detach()), inplace=True))
         return True
     return False

@@ -21,7 +21,7 @@ __all__ = ["WINDOWS_A_SCAN", "choose", "disagreement"]
 WINDOWS_A_SCAN = 30
 """That a run is taken to have where a scan is cut into windows: each run pays an engine's start."""
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 _CPU = torch.device("cpu")
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}  # of the root mean square of the difference, as a share of the logits'
@@ -168,7 +168,7 @@ def _tried(network: nn.Module, candidate: Candidate, noise: torch.Tensor, truth:
     return replace(trial, start_s=built_s + max(first_s - trial.cpu_s, 0.0))
 
 
-def _with_cpu_time(run: Callable[[], Result]) -> tuple[Result, float]:
+def _with_cpu_time(run: Callable[[], _Result]) -> tuple[_Result, float]:
     before = time.process_time()
     return run(), time.process_time() - before
 

@@ -11,6 +11,7 @@ from torch import nn
 from medseg.inference.fast_layers import fast_copy
 from medseg.inference.fused_convolution import OneDnnConvolution
 from medseg.networks.layers import Convolution
+from medseg.networks.monai_dynunet import DynUNet
 from medseg.networks.monai_unet import UNet
 
 WINDOW = torch.randn((1, 3, 8, 10, 12), generator=torch.Generator().manual_seed(5))
@@ -139,6 +140,28 @@ def test_what_is_not_surely_next_stays(make: Callable[[], nn.Module]) -> None:
     copied = fast_copy(network, torch.float32)
     assert counted(copied, nn.BatchNorm3d) == counted(network, nn.BatchNorm3d)
     assert_same(network, copied)
+
+
+@pytest.mark.parametrize("n_around", [0, 1, 2])
+def test_what_comes_after_a_rectifier_is_not_folded_before_it(n_around: int) -> None:
+    """Also where sequences around it make a second and a third row of the same layers."""
+    torch.manual_seed(0)
+    network: nn.Module = nn.Sequential(nn.Conv3d(3, 7, 3), nn.ReLU(), nn.BatchNorm3d(7), nn.LeakyReLU(0.4))
+    for _ in range(n_around):
+        network = nn.Sequential(network)
+    copied = fast_copy(with_moments(network), torch.float32)
+    assert counted(copied, nn.BatchNorm3d) == 1
+    assert counted(copied, nn.LeakyReLU) == 1
+    assert_same(network, copied)
+
+
+def test_blocks_that_name_their_rows_keep_no_batch_normalization() -> None:
+    torch.manual_seed(0)
+    network = with_moments(DynUNet(3, 3, 2, [3] * 3, [1, 2, 2], [2, 2], [4, 8, 8], norm_name="batch", res_block=True))
+    assert counted(network, nn.BatchNorm3d) == 13
+    copied = fast_copy(network, torch.float32)
+    assert counted(copied, nn.BatchNorm3d) == 0
+    assert_same(network, copied, torch.randn((1, 3, 8, 16, 12), generator=torch.Generator().manual_seed(2)))
 
 
 def test_a_rectifier_with_a_slope_for_each_channel_stays() -> None:

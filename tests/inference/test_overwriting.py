@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from medseg.inference.fast_layers import fast_copy
-from medseg.inference.overwriting import SingleInstanceNorm, mark_overwriting
+from medseg.models.nnunet_plans import architecture_of
 from medseg.networks.monai_dynunet import DynUNet
 from medseg.networks.monai_unet import UNet
+from medseg.networks.nnunet import NnunetNetwork
+from tests.nnunet_folders import architecture
 
 WINDOW = torch.randn((1, 3, 16, 16, 16), generator=torch.Generator().manual_seed(3))
 
@@ -27,9 +31,15 @@ def unet(**other: object) -> nn.Module:
     return UNet(spatial_dims=3, in_channels=3, out_channels=2, **form).eval()
 
 
-def dynunet(*, res_block: bool) -> nn.Module:
+def dynunet(*, res_block: bool) -> DynUNet:
     torch.manual_seed(0)
     return DynUNet(3, 3, 2, [3, 3, 3], [1, 2, 2], [2, 2], [4, 8, 8], res_block=res_block).eval()
+
+
+def nnunet(kind: str, **changes: object) -> nn.Module:
+    torch.manual_seed(0)
+    described = architecture_of({"architecture": architecture(3, kind, **changes)}, 3, 2, Path("plans.json"))
+    return NnunetNetwork(described).eval()
 
 
 def n_overwriting(network: nn.Module) -> tuple[int, int]:
@@ -48,6 +58,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "unet without units": lambda: unet(num_res_units=0),
     "dynunet": lambda: dynunet(res_block=False),
     "residual dynunet": lambda: dynunet(res_block=True),
+    "nnU-Net": lambda: nnunet("PlainConvUNet"),
+    "nnU-Net, rectifier first": lambda: nnunet("PlainConvUNet", nonlin_first=True),
+    "nnU-Net, residual encoder": lambda: nnunet("ResidualEncoderUNet"),
 }
 
 
@@ -72,12 +85,27 @@ def test_the_result_stays_and_so_do_network_and_window(name: str, dtype: torch.d
 
 
 def test_memory_is_not_taken_twice() -> None:
-    norm = nn.Sequential(nn.Conv3d(3, 6, 1), nn.InstanceNorm3d(6)).eval()
-    mark_overwriting(norm)
-    norm[1].__class__ = SingleInstanceNorm
+    fast = fast_copy(row(nn.InstanceNorm3d(6), nn.PReLU()), torch.float32)
+    assert isinstance(fast, nn.Sequential)
+    convolution, *others = fast
     with torch.inference_mode():
-        features = norm[0](WINDOW)
-        assert norm[1](features).data_ptr() == features.data_ptr()
+        features = convolution(WINDOW)
+        for layer in others:
+            assert layer(features).data_ptr() == features.data_ptr()
+
+
+def test_a_dynunet_gives_its_maps_back_once_they_are_concatenated() -> None:
+    network = dynunet(res_block=True)
+    maps: list[weakref.ref[torch.Tensor]] = []
+    n_alive: list[int] = []
+    for block in (network.input_block, *network.downsamples):
+        block.register_forward_hook(lambda _block, _given, result: maps.append(weakref.ref(result)))
+    for up in network.upsamples:
+        up.conv_block.register_forward_pre_hook(lambda *_: n_alive.append(sum(ref() is not None for ref in maps)))
+    with torch.inference_mode():
+        network(WINDOW)
+    assert len(maps) == 2
+    assert n_alive == [1, 0]  # that of the higher level, then none
 
 
 class KeepsBoth(nn.Module):
