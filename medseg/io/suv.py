@@ -97,7 +97,10 @@ _Slices = Sequence[tuple[Path, Tags]]
 
 def _series_scale(tags: Dataset, slices: _Slices, path: Path, weight_kg: float | None) -> SuvScale:
     if (modality := text_tag(tags, "Modality", path)) != "PT":
-        raise UnsupportedUnits(f"{path}: SUV needs a PET series; Modality is {modality!r}")
+        raise UnsupportedUnits(
+            f"{path}: SUV needs a PET series; Modality is {modality!r}. Where a folder holds several series, --series "
+            "names one (medseg inspect lists them)"
+        )
     units = {text_tag(header, "Units", file) for file, header in slices}
     if units == {"GML"}:
         _check_body_weight_suv(tags, path)

@@ -213,7 +213,7 @@ def test_gml_is_the_same_stored_and_as_suv(tmp_path):
 
 def test_ct_has_no_suv(tmp_path):
     write_series(tmp_path)
-    with pytest.raises(UnsupportedUnits, match="Modality is 'CT'"):
+    with pytest.raises(UnsupportedUnits, match=r"Modality is 'CT'\. Where a folder holds several series, --series"):
         load_volume(read_scan(tmp_path), "suv")
 
 
