@@ -63,13 +63,13 @@ class EvidenceSampler:
         own = _directions(geometry)[:, list(view.axes)] * signs
         self._turn = np.linalg.inv(own) @ _directions(evidence.geometry)
 
-    def at(self, voxels: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Heat and offsets at voxels.
+    def at(self, places: NDArray[np.number]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Heat and offsets at places.
 
         Parameters
         ----------
-        voxels
-            (n, 3) indices on the grid.
+        places
+            (n, 3) indices on the grid, whole for the middles of voxels.
 
         Returns
         -------
@@ -78,14 +78,14 @@ class EvidenceSampler:
         offsets_mm
             (n, 3) float64, millimeters along the grid's axes in R, A, S order and direction.
         """
-        index = voxels @ self._to_evidence[:3, :3].T + self._to_evidence[:3, 3]
+        index = places @ self._to_evidence[:3, :3].T + self._to_evidence[:3, 3]
         whole = np.rint(index)
         index = np.where(np.abs(index - whole) < _ROUNDING_VOXELS, whole, index)
         low = np.floor(index.min(axis=0)).astype(int)
         high = np.ceil(index.max(axis=0)).astype(int) + 1
         low, high = np.clip(low, 0, self._evidence.geometry.shape), np.clip(high, 0, self._evidence.geometry.shape)
         if (low >= high).any():
-            return np.zeros(len(voxels)), np.zeros((len(voxels), 3))
+            return np.zeros(len(places)), np.zeros((len(places), 3))
         box = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
         inside = (index - low).T
         heat = _interpolated(self._evidence.center[box], inside)

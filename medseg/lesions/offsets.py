@@ -1,8 +1,9 @@
 """Offsets: touching lesions told apart by what a network says of their centers.
 
-Each voxel of a component votes for a place: its own position plus its offset. Peaks of the heatmap are the centers; a
-voxel belongs to the peak that its vote and itself are nearest to, in radii of the lesion. Nothing leaves its component:
-where there is no peak, or one, the component stays whole, so no voxel is ever lost. All lengths are millimeters.
+Each cell of a component, a voxel or a part of a thick one, votes for a place: its own position plus its offset. Peaks of
+the heatmap are the centers; a voxel belongs to the peak that its votes and itself are nearest to, in radii of the lesion.
+Nothing leaves its component: where there is no peak, or one, the component stays whole, so no voxel is ever lost. All
+lengths are millimeters.
 
 References
 ----------
@@ -13,6 +14,7 @@ divided by a weight).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,8 +24,10 @@ from scipy import ndimage
 from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
 from medseg.core.plan import SeparationPlan
+from medseg.lesions.cells import Cells, cells_a_voxel
 from medseg.lesions.component_masks import Body, bodies_of, with_pieces
 from medseg.lesions.evidence import EvidenceSampler
+from medseg.lesions.fragments import in_one_part
 from medseg.lesions.orientation import CanonicalView
 from medseg.lesions.pieces import Pieces
 from medseg.lesions.runs import Runs
@@ -32,8 +36,8 @@ __all__ = ["split_by_offsets"]
 
 _CUBE = np.ones((3, 3, 3), dtype=bool)
 _LEAST_HEAT = 1e-6
+_MOST_CELLS = 4_000_000  # of a component: about 600 MiB
 _ROUNDING = 1e-9
-_RANK_OF_CONNECTIVITY = {6: 1, 18: 2, 26: 3}
 
 Points = NDArray[np.float64]
 
@@ -47,18 +51,20 @@ def split_by_offsets(
 ) -> Pieces:
     """Split each component into the lesions whose centers the network sees in it.
 
-    1. Peaks: voxels whose heat is at least `plan.peak_heat` and the highest among their 26 neighbors; from which every
+    1. Voxels are cut into cells where the network's grid is finer (`Cells`); a component of more than four million
+       cells stays uncut, as cells are for lesions of a few slices.
+    2. Peaks: cells whose heat is at least `plan.peak_heat` and the highest among their 26 neighbors; from which every
        way to a hotter peak falls by at least the share `plan.peak_prominence` of their heat; of two within
        `plan.peak_distance_mm` the higher stays, of equal ones the one that comes first in R, A, S order.
-    2. Each voxel goes to the peak nearest to its vote.
-    3. A peak is no lesion if it has fewer voxels than `plan.least_votes`, or if the mean vote of its voxels lies
-       farther from it than `plan.vote_fraction` times its radius (that of a ball as large). Peaks whose voxels vote for
-       nearly one place (their mean votes lie nearer than `plan.merge_fraction` times the smaller one's radius) are one.
-       One peak goes; back to 2.
-    4. Each voxel goes to the peak for which the product of two distances is the least: from its vote, and from itself,
-       both in radii of the lesion that the votes alone have made. A vote that is right decides alone; one that is
-       wrong by a few millimeters is so for a small lesion rather than for a large one.
-    5. A lesion is its largest connected part; other parts go to the neighbor that they share most faces (in mm2) with.
+    3. Each cell goes to the peak nearest to its vote.
+    4. A peak is no lesion if its cells are less than `plan.least_votes` voxels, or if their mean vote lies farther from
+       it than `plan.vote_fraction` times its radius (that of a ball as large). Peaks whose cells vote for nearly one
+       place (their mean votes lie nearer than `plan.merge_fraction` times the smaller one's radius) are one. One peak
+       goes; back to 3.
+    5. Each voxel goes to the peak for which, in the mean over its cells, the product of two distances is the least: from
+       the vote, and from the cell itself, both in radii of the lesion that the votes alone have made. A vote that is
+       right decides alone; one that is wrong by a few millimeters is so for a small lesion rather than for a large one.
+    6. A lesion is its largest connected part; other parts go to the neighbor that they share most faces (in mm2) with.
 
     Parameters
     ----------
@@ -79,19 +85,19 @@ def split_by_offsets(
     """
     split: list[tuple[Body, NDArray[np.intp]]] = []
     sampler = EvidenceSampler(evidence, geometry)
-    view = CanonicalView.of(geometry)
+    view, n_cells = CanonicalView.of(geometry), cells_a_voxel(geometry, evidence.geometry)
     found = _Found()
     for body in bodies_of(components, n_components):
         mask = body.mask()
-        local = _canonical_voxels(mask, view)
-        heat, offsets = sampler.at(local.own + [part.start for part in body.box])
-        votes = _Votes(view.turn(mask), local.canonical, np.array(view.spacing), heat, offsets, plan)
+        is_cut = np.count_nonzero(mask) * np.prod(n_cells) <= _MOST_CELLS
+        cells = Cells.of(mask, n_cells if is_cut else (1, 1, 1), view)
+        votes = _Votes(cells, *sampler.at(cells.middles + [part.start for part in body.box]), plan)
         owner, peak_heat = votes.owners()
         spreads = [votes.spread(owner == n) for n in range(len(peak_heat))]
         own_numbers = found.add(body.number, n_components, peak_heat, spreads)
         if len(peak_heat) > 1:
             own = np.zeros(mask.shape, dtype=np.intp)
-            own[tuple(local.own.T)] = np.array(own_numbers)[owner]
+            own[tuple(cells.voxels.T)] = np.array(own_numbers)[owner]
             split.append((body, body.read(own)))
     return found.pieces(with_pieces(components, split))
 
@@ -118,64 +124,41 @@ class _Found:
         return Pieces(runs, parents, np.array([row[1] for row in rows]), np.array([row[2] for row in rows]))
 
 
-@dataclass(frozen=True, eq=False)
-class _Voxels:
-    """Voxels of a mask: indices in the mask itself, and in its canonical view, in R, A, S order."""
-
-    own: NDArray[np.intp]
-    canonical: NDArray[np.intp]
-
-
-def _canonical_voxels(mask: NDArray[np.bool_], view: CanonicalView) -> _Voxels:
-    canonical = np.argwhere(view.turn(mask))
-    own = np.empty_like(canonical)
-    for place, (axis, direction) in enumerate(zip(view.axes, view.directions, strict=True)):
-        column = canonical[:, place]
-        own[:, axis] = column if direction.step == 1 else mask.shape[axis] - 1 - column
-    return _Voxels(own, canonical)
-
-
 class _Votes:
-    """One component: its voxels, what is known of each, and how they are shared out."""
+    """One component: its cells, what is known of each, and how its voxels are shared out."""
 
-    def __init__(
-        self,
-        mask: NDArray[np.bool_],
-        voxels: NDArray[np.intp],
-        spacing: Points,
-        heat: Points,
-        offsets: Points,
-        plan: SeparationPlan,
-    ) -> None:
-        self._mask, self._voxels, self._spacing, self._plan = mask, voxels, spacing, plan
-        self._heat = heat
-        self._positions = voxels * spacing
+    def __init__(self, cells: Cells, heat: Points, offsets: Points, plan: SeparationPlan) -> None:
+        self._cells, self._heat, self._plan = cells, heat, plan
+        self._spacing = cells.cell_spacing_mm
+        self._positions = cells.cell_places * self._spacing
         self._votes = self._positions + offsets
 
     def owners(self) -> tuple[NDArray[np.intp], list[float]]:
         """Owner (from 0) of each voxel, and the heat at each owner's peak."""
         peaks = self._peaks()
+        cells = self._cells
         if len(peaks) < 2:
-            return np.zeros(len(self._votes), dtype=np.intp), [float(self._heat.max())]
+            return np.zeros(len(cells.voxels), dtype=np.intp), [float(self._heat.max())]
         owner, peaks = self._shared_out(peaks)
-        owner = self._connected(owner, len(peaks))
+        owner = in_one_part(owner, len(peaks), cells.places, cells.spacing_mm, self._plan.connectivity)
         kept, owner = np.unique(owner, return_inverse=True)
         return owner.ravel(), self._heat[peaks[kept]].tolist()
 
     def spread(self, own: NDArray[np.bool_]) -> float:
         """Root mean square distance, mm, of some voxels' votes from their mean."""
-        votes = self._votes[own]
+        votes = self._votes[own[self._cells.voxel_of]]
         return float(np.sqrt(((votes - votes.mean(axis=0)) ** 2).sum(axis=1).mean()))
 
     def _peaks(self) -> NDArray[np.intp]:
-        """Voxels (their place in the list) that are centers, highest first."""
+        """Cells (their place in the list) that are centers, highest first."""
         hot = np.flatnonzero(self._heat >= self._plan.peak_heat)
         if len(hot) < 2:
             return hot
-        field = np.full(self._mask.shape, -np.inf)
-        field[tuple(self._voxels.T)] = self._heat
+        places = self._cells.cell_places
+        field = np.full(places.max(axis=0) + 1, -np.inf)
+        field[tuple(places.T)] = self._heat
         highest = ndimage.maximum_filter(field, footprint=_CUBE, mode="constant", cval=-np.inf)
-        is_top = self._heat[hot] >= highest[tuple(self._voxels[hot].T)]
+        is_top = self._heat[hot] >= highest[tuple(places[hot].T)]
         tops = hot[is_top]
         tops = self._prominent(tops[np.argsort(-self._heat[tops], kind="stable")], field)
         chosen: list[int] = []
@@ -198,7 +181,7 @@ class _Votes:
         floor = np.log(max(self._heat[tops].min(), _LEAST_HEAT)) - depth
         height = np.log(np.maximum(field, _LEAST_HEAT))
         regions, _ = ndimage.label(height >= floor, _CUBE)
-        places = self._voxels[tops]
+        places = self._cells.cell_places[tops]
         region_of = regions[tuple(places.T)]
         stands_out = np.ones(len(tops), dtype=bool)
         boxes = ndimage.find_objects(regions)
@@ -218,22 +201,18 @@ class _Votes:
             peaks = np.delete(peaks, weakest)
 
     def _nearest(self, peaks: NDArray[np.intp]) -> NDArray[np.intp]:
-        squared = np.stack([((self._votes - self._positions[peak]) ** 2).sum(axis=1) for peak in peaks])
-        nearest: NDArray[np.intp] = squared.argmin(axis=0)
-        return nearest
+        """The peak that each cell's vote is nearest to."""
+        return _least(((self._votes - self._positions[peak]) ** 2).sum(axis=1) for peak in peaks)
 
     def _nearest_in_radii(self, owner: NDArray[np.intp], peaks: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The peak of each voxel, in the mean over its cells."""
         if len(peaks) < 2:
-            return owner
+            return np.zeros(len(self._cells.voxels), dtype=np.intp)
         radii = np.maximum(self._radii(np.bincount(owner, minlength=len(peaks))), self._spacing.min())
-        away = np.stack(
-            [
-                _distances(self._votes, center) * _distances(self._positions, center) / radius**2
-                for center, radius in zip(self._positions[peaks], radii, strict=True)
-            ]
+        return _least(
+            self._cells.totals(_distances(self._votes, center) * _distances(self._positions, center) / radius**2)
+            for center, radius in zip(self._positions[peaks], radii, strict=True)
         )
-        nearest: NDArray[np.intp] = away.argmin(axis=0)
-        return nearest
 
     def _radii(self, counts: NDArray[np.intp]) -> Points:
         """Millimeters, of balls of so many voxels."""
@@ -245,7 +224,7 @@ class _Votes:
         counts = np.bincount(owner, minlength=len(peaks))
         if len(peaks) < 2:
             return None
-        if counts.min() < self._plan.least_votes:
+        if counts.min() < self._plan.least_votes * self._cells.n_a_voxel:
             few = np.flatnonzero(counts == counts.min())
             return int(few[-1])  # peaks come by descending heat
         means = np.stack([np.bincount(owner, weights=column) / counts for column in self._votes.T], axis=1)
@@ -260,54 +239,17 @@ class _Votes:
             return None
         return int(max(np.unravel_index(share.argmin(), share.shape)))
 
-    def _connected(self, owner: NDArray[np.intp], n_owners: int) -> NDArray[np.intp]:
-        """Each owner's largest part stays; other parts go to the neighbor with the largest common face."""
-        owner = owner.copy()
-        field = np.zeros(self._mask.shape, dtype=np.int32)
-        at = tuple(self._voxels.T)
-        neighbors = ndimage.generate_binary_structure(3, _RANK_OF_CONNECTIVITY[self._plan.connectivity])
-        fragments: list[NDArray[np.intp]] = []
-        for number in range(n_owners):
-            field[at] = owner == number
-            parts, n_parts = ndimage.label(field, neighbors)
-            if n_parts < 2:
-                continue
-            part_of = parts[at]
-            sizes = np.bincount(part_of, minlength=n_parts + 1)[1:]
-            for part in range(1, n_parts + 1):
-                if part != int(sizes.argmax()) + 1:
-                    fragments.append(np.flatnonzero(part_of == part))
-        for fragment in fragments:
-            owner[fragment] = -1
-        waiting = fragments
-        while waiting:
-            field[...] = -1
-            field[at] = owner
-            left = [fragment for fragment in waiting if not self._given_away(fragment, field, owner)]
-            if len(left) == len(waiting):
-                raise AssertionError("a fragment of a component touches the rest of it")
-            waiting = left
-        return owner
 
-    def _given_away(self, fragment: NDArray[np.intp], field: NDArray[np.int32], owner: NDArray[np.intp]) -> bool:
-        """Give a fragment to the owner around it; False if only other fragments are around it."""
-        area: dict[int, float] = {}
-        for step in np.argwhere(_CUBE) - 1:
-            n_moved = int(np.count_nonzero(step))
-            if n_moved == 0 or n_moved > _RANK_OF_CONNECTIVITY[self._plan.connectivity]:
-                continue
-            there = self._voxels[fragment] + step
-            is_inside = ((there >= 0) & (there < field.shape)).all(axis=1)
-            around = field[tuple(there[is_inside].T)]
-            # faces count by their area; edges and corners, which have none, decide only where there is no face
-            weight = float(np.prod(self._spacing[step == 0])) if n_moved == 1 else 1e-9
-            for number, count in enumerate(np.bincount(around[around >= 0])):
-                if count:
-                    area[number] = area.get(number, 0.0) + weight * int(count)
-        if not area:
-            return False
-        owner[fragment] = min(area, key=lambda number: (-area[number], number))
-        return True
+def _least(rows: Iterable[Points]) -> NDArray[np.intp]:
+    """(n,) the number of the row that is the least at each place, of equal ones the first; rows are seen one by one."""
+    left = iter(rows)
+    least = next(left)
+    which = np.zeros(least.shape, dtype=np.intp)
+    for number, row in enumerate(left, 1):
+        is_less = row < least
+        which[is_less] = number
+        least = np.minimum(least, row)
+    return which
 
 
 def _distances(points: Points, place: Points) -> Points:

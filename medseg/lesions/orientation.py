@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from medseg.core.geometry import Geometry
@@ -32,3 +33,11 @@ class CanonicalView:
     def turn(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array seen in R, A, S; a view, so writing to it writes to the array."""
         return array.transpose(self.axes)[self.directions]
+
+    def own(self, places: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """(n, 3) indices in the view of an array of this shape, as indices in the array itself."""
+        own = np.empty_like(places)
+        for place, (axis, direction) in enumerate(zip(self.axes, self.directions, strict=True)):
+            column = places[:, place]
+            own[:, axis] = column if direction.step == 1 else shape[axis] - 1 - column
+        return own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from medseg.core.evidence import InstanceEvidence
 from medseg.core.geometry import Geometry
@@ -59,6 +60,25 @@ def test_exact_evidence_gives_back_the_instances(spacing: tuple[float, float, fl
     assert all(lesion.score == pytest.approx(1.0, abs=0.02) for lesion in found.lesions)
 
 
+def test_on_thick_slices_centers_are_looked_for_as_finely_as_the_network_saw_them() -> None:
+    fine = Geometry((40, 40, 40), np.eye(4))
+    index = np.moveaxis(np.indices(fine.shape), 0, -1)
+    lesions = np.where(np.linalg.norm(index - (16, 20, 12), axis=-1) <= 7, 1, 0)
+    lesions[np.linalg.norm(index - (16, 20, 19.5), axis=-1) <= 3.5] = 2  # its center lies between two slices
+    nearest = ndimage.distance_transform_edt(lesions == 0, return_distances=False, return_indices=True)
+    exact = exact_evidence(lesions, fine)
+    offsets = exact.offsets_mm[:, *nearest] + nearest - np.indices(fine.shape)  # votes do not end where the lesion does
+    evidence = InstanceEvidence(exact.center, offsets, fine)
+    slices = Geometry((40, 40, 8), np.array([[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 5.0, 2.0], [0, 0, 0, 1]]))
+    layers = np.stack([(lesions == n).reshape(40, 40, 8, 5).sum(axis=-1) for n in (0, 1, 2)])
+    foreground = (layers[1:].sum(axis=0) > 2).astype(np.int64)
+    found = np.asarray(separate_lesions(semantic_of(foreground, slices, evidence), OFFSETS).array)
+    assert found.max() == 2
+    alone = [found[(foreground > 0) & (layers[3 - n] == 0)] for n in (1, 2)]  # voxels that one lesion has to itself
+    assert [len(of_one) > 20 for of_one in alone] == [True, True]
+    assert [np.unique(of_one).tolist() for of_one in alone] == [[1], [2]]
+
+
 def test_auto_takes_offsets_where_there_is_evidence_and_the_watershed_where_not() -> None:
     lesions, geometry = crowd_maps()
     with_evidence = semantic_of(lesions, geometry, exact_evidence(lesions, geometry))
@@ -86,8 +106,6 @@ def test_no_peak_leaves_the_component_whole_and_no_voxel_is_lost() -> None:
 
 
 def test_lesions_are_connected_whatever_the_votes_say() -> None:
-    from scipy import ndimage
-
     lesions, geometry = crowd_maps()
     evidence = exact_evidence(lesions, geometry, noise_mm=3.0)
     found = separate_lesions(semantic_of(lesions, geometry, evidence), OFFSETS)
