@@ -109,9 +109,15 @@ class SegResNet(nn.Module):
         return features, maps
 
     def decode(self, features: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Logits from the lowest level's feature map, and those of all levels from the lowest resolution up."""
-        for number, (widen, blocks) in enumerate(zip(self.up_samples, self.up_layers, strict=True), start=1):
-            features = blocks(widen(features) + maps[number])
+        """Logits from the lowest level's feature map, and those of all levels from the lowest resolution up.
+
+        The list is emptied: a map that was added is needed no more, and the largest ones take the most memory.
+        """
+        maps[:1] = []  # of the lowest level: the features themselves
+        for widen, blocks in zip(self.up_samples, self.up_layers, strict=True):
+            features = widen(features)
+            features += maps.pop(0)
+            features = blocks(features)
         logits: torch.Tensor = self.conv_final(features)
         return logits
 
@@ -124,8 +130,8 @@ class _Block(nn.Module):
         self.conv1, self.conv2 = _convolution(width, width), _convolution(width, width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        inner: torch.Tensor = self.conv1(self.act(self.norm1(features)))
-        inner = self.conv2(self.act(self.norm2(inner)))
+        # one expression: a name for what the first convolution gives would keep it until the second is done
+        inner: torch.Tensor = self.conv2(self.act(self.norm2(self.conv1(self.act(self.norm1(features))))))
         inner += features
         return inner
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from monai.networks import nets
 
+from medseg.inference.activations import activation_bytes
 from medseg.networks.without_monai import build_without_monai, parameters_of
 
 UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2}
@@ -126,6 +127,27 @@ def test_numbers_are_those_of_monai_to_the_bit(case: str, is_training: bool) -> 
         outputs.append(network(torch.randn(2, n_inputs, 8, 16, 16, generator=torch.Generator().manual_seed(6))))
     assert outputs[0].std() > 0
     assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("case", [case for case, (name, _) in SAME.items() if name == "SegResNet"])
+def test_gradients_are_those_of_monai(case: str) -> None:
+    ours, theirs = both(*SAME[case])
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.randn(2, SAME[case][1].get("in_channels", 1), 8, 16, 16, generator=torch.Generator().manual_seed(6))
+    for network in (ours.train(), theirs.train()):
+        torch.manual_seed(5)  # of the dropout
+        network(image).square().mean().backward()
+    expected = {name: weight.grad for name, weight in theirs.named_parameters()}
+    for name, weight in ours.named_parameters():
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad, expected[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_segresnet_holds_three_maps_at_once() -> None:
+    ours, _ = both("SegResNet", {"init_filters": 16, "in_channels": 1, "out_channels": 2})
+    window = (32, 32, 32)
+    one_map = 4 * 16 * 32**3
+    assert activation_bytes(ours, 1, window, 1) < 3.5 * one_map  # two of a block and the one that it adds at its end
 
 
 @pytest.mark.parametrize("case", [case for case, (name, _) in SAME.items() if name != "DynUNet"])
