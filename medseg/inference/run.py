@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from medseg.core.monitor import Monitor
 from medseg.core.recipe import Recipe
@@ -30,7 +28,8 @@ from medseg.inference.pace import Pace
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.inference.stitch import Cancel, Stitching, stitched_slabs
 from medseg.inference.turn import Turn
-from medseg.inference.windows import Position, lay_windows, padded_image
+from medseg.inference.window_reader import window_reader
+from medseg.inference.windows import Position, lay_windows
 from medseg.networks.heads import N_HEAD_CHANNELS
 from medseg.transforms.prepare import Prepared
 
@@ -128,7 +127,7 @@ class Run:
         start, waited_s = time.perf_counter(), self._turn.waited_s
         slabs = stitched_slabs(
             self._model.engines,
-            _tensor_of(prepared.image),
+            window_reader(prepared, self._layout, windows),
             self._layout,
             windows,
             self._stitching(monitor),
@@ -227,9 +226,7 @@ class Run:
     def _foreground_in(self, position: Position, decision: Decision) -> float:
         """The highest foreground probability in one window, without test-time flips."""
         model, plan = self._model, self._model.recipe.windows
-        padded = padded_image(_tensor_of(self._prepared.image), self._layout, plan)
-        at = tuple(slice(a, a + side) for a, side in zip(position, self._layout.window, strict=True))
-        window = padded[(slice(None), *at)][None].contiguous()
+        window = window_reader(self._prepared, self._layout, plan)(position)[None].contiguous()
         outputs = [engine(window)[SEMANTIC][0].movedim(0, -1).cpu() for engine in model.engines]
         if model.linear:
             outputs = [head(features) for head, features in zip(model.linear, outputs, strict=True)]
@@ -255,8 +252,3 @@ class _Clock:
             if slab is None:
                 return
             yield slab
-
-
-def _tensor_of(image: NDArray[np.float32]) -> torch.Tensor:
-    """An image as a tensor that may be written to: a scan that no step of the preparation changed is the caller's."""
-    return torch.from_numpy(np.require(image, requirements=("C", "W")))

@@ -156,7 +156,9 @@ class Segmenter:
             before, earlier = self._first_stage(volume, monitor, cancel)
             with monitor.stage("preprocess"):
                 is_exact = self.precision == "exact"
-                prepared = prepare(volume, self.recipe.preparation, is_exact=is_exact, previous=before)
+                prepared = prepare(
+                    volume, self.recipe.preparation, is_exact=is_exact, previous=before, may_be_pending=True
+                )
             with monitor.stage("network"):
                 waited_s = self._turn.waited_s
                 with self._turn:  # a look at the air runs the network

@@ -24,7 +24,8 @@ from medseg.inference.band import Band, Rows, Storage
 from medseg.inference.engine import Engine, Heads, told_of_window
 from medseg.inference.linear_head import LinearHead
 from medseg.inference.slab import SEMANTIC, Slab
-from medseg.inference.windows import Axis, Layout, Position, padded_image, window_weights
+from medseg.inference.window_reader import WindowReader
+from medseg.inference.windows import Axis, Layout, Position, window_weights
 from medseg.networks.heads import flip_heads
 
 __all__ = ["Cancel", "Stitching", "is_cancelled", "stitched_slabs"]
@@ -82,7 +83,7 @@ class Stitching:
 
 def stitched_slabs(
     engines: Sequence[Engine],
-    image: torch.Tensor,
+    read: WindowReader,
     layout: Layout,
     plan: WindowPlan,
     how: Stitching,
@@ -97,8 +98,8 @@ def stitched_slabs(
     ----------
     engines
         The networks; with several, the mean of their logits counts.
-    image
-        (C, i, j, k) float32 on the CPU.
+    read
+        Gives the network's input at a position.
     layout, plan
         Windows, from `lay_windows`, and the plan that they were laid by.
     how
@@ -122,13 +123,12 @@ def stitched_slabs(
         If float16 sums overflow.
     """
     runner = _Runner(list(engines), how, [] if notes is None else notes)
-    padded = padded_image(image, layout, plan)
     blend = _Blend(layout, plan, how, runner)
     monitor.expect(layout.n_windows - len(how.skipped))
     starts = layout.starts[how.axis]
     for row, next_row in zip(starts, (*starts[1:], layout.padded_shape[how.axis]), strict=True):
         todo = [position for position in layout.in_rows(how.axis, row) if position not in how.skipped]
-        for positions, outputs in runner.run(padded, todo, layout.window, cancel):
+        for positions, outputs in runner.run(read, todo, layout.window, cancel):
             blend.add(positions, outputs)
             monitor.advance(len(positions))
         yield from blend.finished(next_row)
@@ -213,7 +213,7 @@ class _Runner:
         return self.engines[0].device
 
     def run(
-        self, padded: torch.Tensor, positions: list[Position], window: Position, cancel: Cancel | None
+        self, read: WindowReader, positions: list[Position], window: Position, cancel: Cancel | None
     ) -> Iterator[tuple[tuple[Position, ...], list[Heads]]]:
         """Windows at positions, with one dictionary of heads a network."""
         waiting = list(positions)
@@ -221,18 +221,18 @@ class _Runner:
             if is_cancelled(cancel):
                 raise Cancelled("the case was cancelled; nothing of it was kept")
             now = tuple(waiting[: self._per_batch])
-            outputs = self._with_way_out(padded, now, window)
+            outputs = self._with_way_out(read, now, window)
             if outputs is not None:
                 yield now, outputs
                 del waiting[: len(now)]
 
     def _with_way_out(
-        self, padded: torch.Tensor, positions: tuple[Position, ...], window: Position
+        self, read: WindowReader, positions: tuple[Position, ...], window: Position
     ) -> list[Heads] | None:
         """The outputs, or None after something was changed to need less memory."""
         start = time.perf_counter()
         try:
-            batch = self._batch(padded, positions, window)
+            batch = self._batch(read, positions)
             with told_of_window(window):
                 outputs = [_mirrored(engine, batch, self._how.mirror_axes) for engine in self.engines]
             if self.device.type == "cuda" and self._n_run < 2:
@@ -256,11 +256,8 @@ class _Runner:
             torch.cuda.empty_cache()
         self._notes.append(f"{device} ran out of memory; inference went on, on {self.device}, one window a batch")
 
-    def _batch(self, padded: torch.Tensor, positions: tuple[Position, ...], window: Position) -> torch.Tensor:
-        parts = [
-            padded[:, i : i + window[0], j : j + window[1], k : k + window[2]].to(torch.float32)
-            for i, j, k in positions
-        ]
+    def _batch(self, read: WindowReader, positions: tuple[Position, ...]) -> torch.Tensor:
+        parts = [read(position) for position in positions]
         return torch.stack(parts) if self._buffers is None else self._buffers.on_device(parts)
 
     def _tell_when_warm(self, seconds: float) -> None:

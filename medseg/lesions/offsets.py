@@ -1,9 +1,9 @@
 """Offsets: touching lesions told apart by what a network says of their centers.
 
-Each cell of a component, a voxel or a part of a thick one, votes for a place: its own position plus its offset. Peaks of
-the heatmap are the centers; a voxel belongs to the peak that its votes and itself are nearest to, in radii of the lesion.
-Nothing leaves its component: where there is no peak, or one, the component stays whole, so no voxel is ever lost. All
-lengths are millimeters.
+Each cell of a component, a voxel or a part of a thick one, votes for a place: its own position plus its offset. Peaks
+of the heatmap are the centers; a voxel belongs to the peak that its votes and itself are nearest to, in radii of the
+lesion. Nothing leaves its component: where there is no peak, or one, the component stays whole, so no voxel is ever
+lost. All lengths are millimeters.
 
 References
 ----------
@@ -61,9 +61,10 @@ def split_by_offsets(
        it than `plan.vote_fraction` times its radius (that of a ball as large). Peaks whose cells vote for nearly one
        place (their mean votes lie nearer than `plan.merge_fraction` times the smaller one's radius) are one. One peak
        goes; back to 3.
-    5. Each voxel goes to the peak for which, in the mean over its cells, the product of two distances is the least: from
-       the vote, and from the cell itself, both in radii of the lesion that the votes alone have made. A vote that is
-       right decides alone; one that is wrong by a few millimeters is so for a small lesion rather than for a large one.
+    5. Each voxel goes to the peak for which, in the mean over its cells, the product of two distances is the least:
+       from the vote, and from the cell itself, both in radii of the lesion that the votes alone have made. A vote that
+       is right decides alone; one that is wrong by a few millimeters is so for a small lesion rather than for a large
+       one.
     6. A lesion is its largest connected part; other parts go to the neighbor that they share most faces (in mm2) with.
 
     Parameters

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medseg.core.steps import MapIntensities, PreparationStep, Resize
+from medseg.core.steps import MapIntensities, PreparationStep, Resize, ScaleRange
 from medseg.core.volume import Volume
 from medseg.errors import InvalidPlan
 from medseg.transforms.intensity import map_intensity
@@ -26,6 +26,7 @@ def prepare(
     *,
     is_exact: bool = False,
     previous: NDArray[np.integer[Any]] | None = None,
+    may_be_pending: bool = False,
 ) -> Prepared:
     """Carry out steps on a volume.
 
@@ -39,6 +40,9 @@ def prepare(
         Whether steps that may be faster in float32 compute as precisely as the model's family does.
     previous
         (I, J, K) class numbers of the stage before, for a cascade.
+    may_be_pending
+        The last step's mapping of intensities may be left to whoever reads the image (`Prepared.pending`), where the
+        image is the scan's own voxels: a second one of its size is not made then.
 
     Returns
     -------
@@ -50,10 +54,14 @@ def prepare(
         If a step has another number of channels than the volume.
     """
     state = Prepared(volume.array, volume.geometry, is_exact=is_exact, previous=previous)
+    before: PreparationStep | None = None
     for step in steps:
-        if not isinstance(step, Resize):
+        if not (isinstance(step, Resize) and isinstance(before, ScaleRange)):  # which is done to what is resized
             state = state.finished()
         state = _function_of(type(step))(state, step)
+        before = step
+    if may_be_pending and state.pending is not None and not state.image.flags.writeable:
+        return state
     state = state.finished()
     return replace(state, image=np.require(state.image, np.float32, "C"))  # steps may leave a view
 

@@ -7,7 +7,7 @@ own transforms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -210,15 +210,34 @@ def _scale_percentiles(state: Prepared, step: ScalePercentiles) -> Prepared:
 def _normalize(state: Prepared, step: Normalize) -> Prepared:
     if state.is_exact or step.subtrahend is not None or step.divisor is not None:
         return replace(state, image=_by_monai(_monai_normalize(step, len(state.image)), state.image))
-    image = owned(state.image)
-    for part in image[:, None] if step.is_per_channel else image[None]:
-        mean, deviation = _mean_and_deviation(part, is_nonzero_only=step.is_nonzero_only)
+    moments = [
+        _mean_and_deviation(part, is_nonzero_only=step.is_nonzero_only)
+        for part in _normalized_at_once(state.image, is_per_channel=step.is_per_channel)
+    ]
+    normalize = partial(
+        _normalize_in_place,
+        moments=moments,
+        is_per_channel=step.is_per_channel,
+        is_nonzero_only=step.is_nonzero_only,
+    )
+    return replace(state, pending=normalize)
+
+
+def _normalized_at_once(image: Image, *, is_per_channel: bool) -> Image:
+    """(n, c, i, j, k) views of the parts that have moments of their own: channels, or the image as a whole."""
+    return image[:, None] if is_per_channel else image[None]
+
+
+def _normalize_in_place(
+    image: Image, moments: Sequence[tuple[float, float]], *, is_per_channel: bool, is_nonzero_only: bool
+) -> None:
+    parts = _normalized_at_once(image, is_per_channel=is_per_channel)
+    for part, (mean, deviation) in zip(parts, moments, strict=True):
         for piece in _pieces(part):
-            is_zero = piece == 0 if step.is_nonzero_only else False
+            is_zero = piece == 0 if is_nonzero_only else False
             piece -= np.float32(mean)
             piece /= np.float32(deviation)
             np.copyto(piece, 0.0, where=is_zero)
-    return replace(state, image=image)
 
 
 def _monai_normalize(step: Normalize, n_channels: int) -> NormalizeIntensity:
@@ -241,13 +260,13 @@ def _monai_normalize(step: Normalize, n_channels: int) -> NormalizeIntensity:
 
 def _mean_and_deviation(image: Image, *, is_nonzero_only: bool) -> tuple[float, float]:
     """Mean and standard deviation in float64; of an image that holds one number only, 1 stands for the latter."""
-    n_voxels = int(np.count_nonzero(image)) if is_nonzero_only else image.size
+    n_voxels = sum(int(np.count_nonzero(plane)) for plane in _planes(image)) if is_nonzero_only else image.size
     if n_voxels == 0:
         return 0.0, 1.0
-    mean = float(sum(piece.sum(dtype=np.float64) for piece in _pieces(image))) / n_voxels
+    mean = float(sum(plane.sum(dtype=np.float64) for plane in _planes(image))) / n_voxels
     squares = 0.0
-    for piece in _pieces(image):
-        centered = piece - np.float64(mean)
+    for plane in _planes(image):
+        centered = plane.ravel(order="K") - np.float64(mean)
         squares += float(np.dot(centered, centered))
     if is_nonzero_only:
         squares -= (image.size - n_voxels) * mean**2  # what the zeros added
@@ -256,6 +275,13 @@ def _mean_and_deviation(image: Image, *, is_nonzero_only: bool) -> tuple[float, 
 
 def _by_monai(transform: Callable[[Any], Any], image: Image) -> Image:
     return np.asarray(transform(torch.from_numpy(np.array(image, order="C"))), dtype=np.float32)
+
+
+def _planes(image: Image) -> Iterator[Image]:
+    """Planes across the axis that is the slowest in memory, of any image: to read, not to write."""
+    slowest = max(range(1, image.ndim), key=lambda axis: abs(image.strides[axis]))
+    for part in image:
+        yield from np.moveaxis(part, slowest - 1, 0)
 
 
 def _pieces(image: Image) -> Iterator[Image]:

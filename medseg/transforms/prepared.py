@@ -21,7 +21,7 @@ class Prepared:
     Parameters
     ----------
     image
-        (C, i, j, k) float32.
+        (C, i, j, k) float32, in whatever order its axes lie in memory.
     geometry
         Its grid.
     is_cropped
@@ -37,8 +37,9 @@ class Prepared:
     previous
         (i, j, k) class numbers of a cascade's stage before, on the same grid; None for none.
     pending
-        What has yet to be done to intensities, in place and voxel by voxel; None for nothing. A step that reads few
-        voxels does it on the way, so that no second image of the scan's size is made.
+        What has yet to be done to intensities, in place and voxel by voxel, to any part of the image that has all
+        channels and no gaps in memory; None for nothing. Who reads few voxels at once does it on the way, so that no
+        second image of the scan's size is made.
     """
 
     image: NDArray[np.float32]

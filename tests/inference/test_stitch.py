@@ -17,7 +17,8 @@ from medseg.inference.engine import Engine, TorchEngine
 from medseg.inference.linear_head import split_linear_head
 from medseg.inference.slab import SEMANTIC, Slab
 from medseg.inference.stitch import Stitching, stitched_slabs
-from medseg.inference.windows import lay_windows, window_weights
+from medseg.inference.window_reader import tensor_reader
+from medseg.inference.windows import lay_windows, padded_image, window_weights
 from tests.inference.engines import CPU, FailingEngine, Mixer, TwoHeads, Voxelwise, engine
 
 PATCH = (16, 12, 10)
@@ -32,7 +33,8 @@ def slabs_of(
 ) -> list[Slab]:
     layout = lay_windows(tuple(image.shape[1:]), plan)
     kwargs.setdefault("monitor", Monitor())
-    return list(stitched_slabs(engines, image, layout, plan, how, **kwargs))
+    read = tensor_reader(padded_image(image, layout, plan), layout)
+    return list(stitched_slabs(engines, read, layout, plan, how, **kwargs))
 
 
 def joined(slabs: list[Slab], head: str = SEMANTIC) -> torch.Tensor:
