@@ -57,6 +57,7 @@ def orthanc(folder: Path, *, with_password: bool = False) -> Iterator[None]:
         "DicomModalities": {"medseg": ["MEDSEG", "127.0.0.1", RECEIVE]},
         "DicomAlwaysAllowStore": True,
         "OverwriteInstances": True,  # so that storing again would show among the changes
+        "StableAge": 86400,  # "nothing came for a minute" is a change as well, which a slow machine would live to see
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }

@@ -48,9 +48,10 @@ def test_five_thousand_lesions_have_distances_and_diameters() -> None:
 @pytest.mark.slow
 def test_cost_grows_with_the_voxels_and_not_with_lesions_times_voxels() -> None:
     """The same voxels, 11 times the lesions: less than 11 times the time."""
-    seconds = []
-    for reference in (cubes(8, spread=18), cubes(18, spread=8)):
+    few, many = cubes(8, spread=18), cubes(18, spread=8)  # 512 and 5,832 lesions on 144 ** 3 voxels
+    seconds: dict[int, list[float]] = {few.n_lesions: [], many.n_lesions: []}
+    for reference in (few, many) * 3:  # the least of three in turn: other work on the machine only adds
         start = time.process_time()
         evaluate_case(shifted(reference), reference, overlap_only=True)
-        seconds.append(time.process_time() - start)
-    assert seconds[1] < 11.4 * max(seconds[0], 0.05)  # 512 and 5,832 lesions on 144 ** 3 voxels
+        seconds[reference.n_lesions].append(time.process_time() - start)
+    assert min(seconds[many.n_lesions]) < 11.4 * max(min(seconds[few.n_lesions]), 0.05)
