@@ -117,19 +117,19 @@ class Run:
         if recipe.windows.mirror_axes and not self._mirror_axes:
             self.notes.append("test-time flips were left out")
         self._frugality = self._within_memory()
+        self._read = window_reader(prepared, self._layout, recipe.windows)
         self._skipped = self._air(volume) if options.skip_air else frozenset()
 
     def semantic(self, monitor: Monitor, cancel: Cancel | None) -> SemanticMap:
         """Run the windows and paint the map; time goes to the stages "network", "export" and "wait" (for the turn)."""
         prepared, recipe = self._prepared, self._model.recipe
-        windows = recipe.windows
         clock = _Clock(self._turn)
         start, waited_s = time.perf_counter(), self._turn.waited_s
         slabs = stitched_slabs(
             self._model.engines,
-            window_reader(prepared, self._layout, windows),
+            self._read,
             self._layout,
-            windows,
+            recipe.windows,
             self._stitching(monitor),
             monitor=monitor,
             cancel=cancel,
@@ -225,8 +225,8 @@ class Run:
 
     def _foreground_in(self, position: Position, decision: Decision) -> float:
         """The highest foreground probability in one window, without test-time flips."""
-        model, plan = self._model, self._model.recipe.windows
-        window = window_reader(self._prepared, self._layout, plan)(position)[None].contiguous()
+        model = self._model
+        window = self._read(position)[None].contiguous()
         outputs = [engine(window)[SEMANTIC][0].movedim(0, -1).cpu() for engine in model.engines]
         if model.linear:
             outputs = [head(features) for head, features in zip(model.linear, outputs, strict=True)]
