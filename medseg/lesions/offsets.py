@@ -36,7 +36,7 @@ __all__ = ["split_by_offsets"]
 
 _CUBE = np.ones((3, 3, 3), dtype=bool)
 _LEAST_HEAT = 1e-6
-_MOST_CELLS = 4_000_000  # of a component: about 600 MiB
+_MOST_CELLS = 500_000  # of a component: half a liter at 1 mm; lesions that are a few slices deep come nowhere near it
 _ROUNDING = 1e-9
 
 Points = NDArray[np.float64]
@@ -51,7 +51,7 @@ def split_by_offsets(
 ) -> Pieces:
     """Split each component into the lesions whose centers the network sees in it.
 
-    1. Voxels are cut into cells where the network's grid is finer (`Cells`); a component of more than four million
+    1. Voxels are cut into cells where the network's grid is finer (`Cells`); a component of more than half a million
        cells stays uncut, as cells are for lesions of a few slices.
     2. Peaks: cells whose heat is at least `plan.peak_heat` and the highest among their 26 neighbors; from which every
        way to a hotter peak falls by at least the share `plan.peak_prominence` of their heat; of two within
@@ -194,16 +194,17 @@ class _Votes:
 
     def _shared_out(self, peaks: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Owner of each voxel, once peaks that are no lesion of their own have gone; and the peaks that stay."""
-        while True:
-            owner = self._nearest(peaks)
-            weakest = self._needless(owner, peaks)
-            if weakest is None:
-                return self._nearest_in_radii(owner, peaks), peaks
+        owner = self._nearest(self._votes, peaks)
+        while (weakest := self._needless(owner, peaks)) is not None:
             peaks = np.delete(peaks, weakest)
+            bereft = np.flatnonzero(owner == weakest)  # all others keep the peak that they have
+            owner -= owner > weakest
+            owner[bereft] = self._nearest(self._votes[bereft], peaks)
+        return self._nearest_in_radii(owner, peaks), peaks
 
-    def _nearest(self, peaks: NDArray[np.intp]) -> NDArray[np.intp]:
-        """The peak that each cell's vote is nearest to."""
-        return _least(((self._votes - self._positions[peak]) ** 2).sum(axis=1) for peak in peaks)
+    def _nearest(self, votes: Points, peaks: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The peak that each vote is nearest to."""
+        return _least(((votes - self._positions[peak]) ** 2).sum(axis=1) for peak in peaks)
 
     def _nearest_in_radii(self, owner: NDArray[np.intp], peaks: NDArray[np.intp]) -> NDArray[np.intp]:
         """The peak of each voxel, in the mean over its cells."""

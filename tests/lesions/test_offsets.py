@@ -12,6 +12,9 @@ from medseg.core.labels import BINARY_LESION
 from medseg.core.plan import SeparationPlan
 from medseg.core.semantic import SemanticMap
 from medseg.errors import GridMismatch, UsageError
+from medseg.lesions.cells import Cells
+from medseg.lesions.offsets import _Votes
+from medseg.lesions.orientation import CanonicalView
 from medseg.lesions.separate import separate_lesions
 from medseg.phantoms.crowd import CrowdRequest, make_crowd
 
@@ -260,3 +263,17 @@ def test_a_center_that_its_own_voxels_do_not_vote_for_is_none() -> None:
         found = separate_lesions(semantic_of(lesions, geometry, evidence), OFFSETS)
         assert found.n_lesions == n_expected
         assert np.array_equal(found.array > 0, lesions > 0)
+
+
+def test_a_cell_goes_to_the_nearest_of_the_peaks_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(5)
+    mask = np.ones((14, 15, 16), dtype=bool)
+    cells = Cells.of(mask, (1, 1, 2), CanonicalView.of(Geometry(mask.shape, np.diag([1.0, 1.0, 2.0, 1.0]))))
+    heat = random.random(len(cells.cell_places))
+    votes = _Votes(cells, heat, random.normal(0.0, 3.0, (len(heat), 3)), OFFSETS)
+    first = np.argsort(-heat)[:40]
+    monkeypatch.setattr(_Votes, "_nearest_in_radii", lambda self, owner, peaks: owner)
+    owner, peaks = votes._shared_out(first)
+    assert 1 < len(peaks) < len(first)  # some went, one by one
+    away = np.linalg.norm(votes._votes[:, None] - votes._positions[peaks], axis=2)
+    np.testing.assert_array_equal(owner, away.argmin(axis=1))
