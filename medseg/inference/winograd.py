@@ -25,7 +25,7 @@ __all__ = ["WinogradConvolution", "has_numba", "suits_winograd"]
 
 _TRANSFORM = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # G of F(2, 3)
 _N_POINTS = 64
-_BLOCK_BYTES = 4_500_000  # of products and outputs: what one thread's share of the last cache holds
+_BLOCK_BYTES = 2_000_000  # of products and outputs: what the second cache and a share of the last hold
 _LEAST_TILES = 96  # fewer would read the weights too often
 _LEAST_CHANNELS = 16  # with fewer, the transforms cost more than they save
 _APART = 16  # numbers between two points beyond their matrix, else 64 streams meet in the same lines of the cache
@@ -97,13 +97,9 @@ class WinogradConvolution(nn.Module):
         if n_threads == 1 or len(starts) == 1:
             self._blocks(x, y, (*block, tiles[2]), starts)
             return
-        torch.set_num_threads(1)  # of each product, whose blocks run side by side
-        try:
-            with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                shares = [starts[n::n_threads] for n in range(n_threads)]
-                list(pool.map(lambda share: self._blocks(x, y, (*block, tiles[2]), share), shares))
-        finally:
-            torch.set_num_threads(n_threads)
+        with ThreadPoolExecutor(n_threads) as pool:
+            shares = [starts[n::n_threads] for n in range(n_threads)]
+            list(pool.map(lambda share: self._blocks(x, y, (*block, tiles[2]), share), shares))
 
     def _block(self, tiles: Sequence[int], n_threads: int) -> tuple[int, int]:
         """How many tiles along the first two axes make a block; along the third it holds all."""
@@ -121,23 +117,21 @@ class WinogradConvolution(nn.Module):
         self, x: Sequence[Part], y: NDArray[np.float32], tiles: tuple[int, int, int], starts: Sequence[tuple[int, int]]
     ) -> None:
         """Some of the blocks, with memory of this thread's own."""
-        from medseg.inference.winograd_kernels import forward, inverse, pack
+        from medseg.inference.winograd_kernels import forward, inverse, multiply, pack
 
         _, n_in, n_out = self.points.shape
         n_tiles = math.prod(tiles)
         rows = np.empty((*(2 * n + 2 for n in tiles), n_in), np.float32)
         apart, apart_out = n_tiles * n_in + _APART, n_tiles * n_out + _APART
-        with torch.inference_mode():
-            products, outputs = torch.empty(_N_POINTS * apart), torch.empty(_N_POINTS * apart_out)
-            before = products.as_strided((_N_POINTS, n_tiles, n_in), (apart, n_in, 1))
-            after = outputs.as_strided((_N_POINTS, n_tiles, n_out), (apart_out, n_out, 1))
-            for first, second in starts:
-                start = (2 * first, 2 * second)
-                channel = 0
-                for part in x:
-                    waiting = (_NONE,) * 3 if part.scale is None else (part.scale, part.shift, part.slope)
-                    pack(part.array, start, rows, channel, *waiting)
-                    channel += part.array.shape[3]
-                forward(rows, tiles, products.numpy(), apart)
-                torch.bmm(before, self.points, out=after)
-                inverse(outputs.numpy(), apart_out, self.bias.numpy(), tiles, start, y)
+        products, outputs = np.empty(_N_POINTS * apart, np.float32), np.empty(_N_POINTS * apart_out, np.float32)
+        points, bias = self.points.numpy(), self.bias.numpy()
+        for first, second in starts:
+            start = (2 * first, 2 * second)
+            channel = 0
+            for part in x:
+                waiting = (_NONE,) * 3 if part.scale is None else (part.scale, part.shift, part.slope)
+                pack(part.array, start, rows, channel, *waiting)
+                channel += part.array.shape[3]
+            forward(rows, tiles, products, apart)
+            multiply(products, apart, n_tiles, points, outputs, apart_out)
+            inverse(outputs, apart_out, bias, tiles, start, y)

@@ -5,7 +5,7 @@ A convolution with 3 taps along an axis computes two outputs from four inputs wi
 `y = A((G g) * (B d))` with B and A of zeros and ones. Along three axes that is 64 products for 8 outputs, not 216.
 The transforms B and A are written as vector instructions over channels, which lie next to each other in memory.
 
-Compiled code is kept on disk by numba, so only a machine's first run waits for the compiler (about 8 s).
+Compiled code is kept on disk by numba, so only a machine's first run waits for the compiler (about 12 s).
 
 References
 ----------
@@ -23,16 +23,19 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from medseg.inference.pointwise_kernels import finish_into
 
-__all__ = ["VECTOR", "forward", "inverse", "pack"]
+__all__ = ["VECTOR", "forward", "inverse", "multiply", "pack"]
 
 VECTOR = 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
 """Float32 numbers in one of the processor's vectors (where they are shorter, LLVM takes two)."""
 
+_HAS_FMA = bool(llvm.get_host_cpu_features().get("fma", False))
 _VECTOR_TYPE = ir.VectorType(ir.FloatType(), VECTOR)
+_N_ROWS = 6  # of a matrix that are multiplied at once: with two vectors a row 12 sums, which the registers hold
 _CUBE_4, _CUBE_2 = list(product(range(4), repeat=3)), list(product(range(2), repeat=3))
 _Values = Mapping[tuple[int, ...], Any]
 
@@ -121,6 +124,63 @@ def _inverse_tile(
     return signature, generate
 
 
+def _multiplication(n_rows: int, n_vectors: int) -> Any:
+    """For compiled code: some rows times some columns of weights, whose sums stay in registers over all channels."""
+
+    @intrinsic
+    def multiplied(
+        context: Any, rows: Any, at: Any, n_in: Any, weights: Any, column: Any, n_out: Any, out: Any, to: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            source, factors, target = (_data(context, builder, signature, arguments, n) for n in (0, 3, 6))
+            (first, depth), (left, width), to = arguments[1:3], arguments[4:6], arguments[7]
+            places = list(product(range(n_rows), range(n_vectors)))
+            sums = {place: cgutils.alloca_once_value(builder, _VECTOR_TYPE(None)) for place in places}
+            with cgutils.for_range(builder, depth) as loop:
+                start = builder.add(left, builder.mul(loop.index, width))
+                across = [_load(builder, factors, start, [_whole(VECTOR)], [n]) for n in range(n_vectors)]
+                for row in range(n_rows):
+                    at = builder.add(builder.add(first, loop.index), builder.mul(depth, _whole(row)))
+                    value = _everywhere(builder, builder.load(builder.gep(source, [at])))
+                    for n, weight in enumerate(across):
+                        builder.store(_sum_of_product(builder, value, weight, sums[row, n]), sums[row, n])
+            for row, n in places:
+                _store(builder, builder.load(sums[row, n]), target, to, [width, _whole(VECTOR)], [row, n])
+            return context.get_dummy_value()
+
+        two = (types.intp,) * 2
+        return types.void(rows, *two, weights, *two, out, types.intp), generate
+
+    return multiplied
+
+
+_many_by_two, _many_by_one = _multiplication(_N_ROWS, 2), _multiplication(_N_ROWS, 1)
+_one_by_two, _one_by_one = _multiplication(1, 2), _multiplication(1, 1)
+
+
+@njit(nogil=True, boundscheck=False, cache=True)
+def multiply(products: Any, stride: int, n_tiles: int, points: Any, outputs: Any, stride_out: int) -> None:
+    """For each point the matrix of products (tiles, C) times its weights (C, N), `points` (64, C, N), into outputs."""
+    n_points, n_in, n_out = points.shape
+    weights, many = points.ravel(), n_tiles - n_tiles % _N_ROWS
+    for point in range(n_points):
+        for channel in range(0, n_out, 2 * VECTOR):
+            column = point * n_in * n_out + channel
+            is_pair = channel + VECTOR < n_out
+            for tile in range(0, many, _N_ROWS):
+                at, to = point * stride + tile * n_in, point * stride_out + tile * n_out + channel
+                if is_pair:
+                    _many_by_two(products, at, n_in, weights, column, n_out, outputs, to)
+                else:
+                    _many_by_one(products, at, n_in, weights, column, n_out, outputs, to)
+            for tile in range(many, n_tiles):
+                at, to = point * stride + tile * n_in, point * stride_out + tile * n_out + channel
+                if is_pair:
+                    _one_by_two(products, at, n_in, weights, column, n_out, outputs, to)
+                else:
+                    _one_by_one(products, at, n_in, weights, column, n_out, outputs, to)
+
+
 @njit(nogil=True, boundscheck=False, cache=True)
 def forward(rows: Any, tiles: Any, products: Any, stride: int) -> None:
     """Transform `rows` into `products`: for each of 64 points a matrix (tiles, C), `stride` numbers apart."""
@@ -193,13 +253,33 @@ def _along(
     return found
 
 
+def _whole(number: int) -> Any:
+    return ir.Constant(ir.IntType(64), number)
+
+
+def _everywhere(builder: Any, value: Any) -> Any:
+    """A vector of one number."""
+    one = builder.insert_element(ir.Constant(_VECTOR_TYPE, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    chosen = ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR)
+    return builder.shuffle_vector(one, ir.Constant(_VECTOR_TYPE, ir.Undefined), chosen)
+
+
+def _sum_of_product(builder: Any, value: Any, weight: Any, total: Any) -> Any:
+    """The product of two vectors added to what is in `total`; rounded once where the processor can."""
+    if _HAS_FMA:
+        kind = ir.FunctionType(_VECTOR_TYPE, [_VECTOR_TYPE] * 3)
+        fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{VECTOR}f32")
+        return builder.call(fma, [value, weight, builder.load(total)])
+    return builder.fadd(builder.fmul(value, weight), builder.load(total))
+
+
 def _data(context: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
     return context.make_array(signature.args[number])(context, builder, arguments[number]).data
 
 
 def _vector(builder: Any, pointer: Any, start: Any, steps: Sequence[Any], places: Sequence[int]) -> Any:
     for step, place in zip(steps, places, strict=True):
-        start = builder.add(start, builder.mul(step, ir.Constant(ir.IntType(64), place)))
+        start = builder.add(start, builder.mul(step, _whole(place)))
     return builder.bitcast(builder.gep(pointer, [start]), _VECTOR_TYPE.as_pointer())
 
 

@@ -55,6 +55,18 @@ def run(network: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
 def test_a_winograd_convolution_is_the_convolution(
     n_in: int, n_out: int, sides: tuple[int, int, int], has_bias: bool
 ) -> None:
+    assert_equal_to_torch(n_in, n_out, sides, has_bias=has_bias)
+
+
+@pytest.mark.parametrize("sides", [(2, 2, 2), (9, 7, 11), (31, 33, 17)])
+def test_an_odd_number_of_vectors_of_channels_is_multiplied_too(sides: tuple[int, int, int]) -> None:
+    from medseg.inference.winograd_kernels import VECTOR
+
+    assert_equal_to_torch(2 * VECTOR, 3 * VECTOR, sides)
+
+
+def assert_equal_to_torch(n_in: int, n_out: int, sides: tuple[int, int, int], *, has_bias: bool = True) -> None:
+    """Up to rounding, for two windows of those sides."""
     torch.manual_seed(0)
     layer = nn.Conv3d(n_in, n_out, 3, padding=1, bias=has_bias)
     assert suits_winograd(layer)
