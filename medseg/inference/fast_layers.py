@@ -139,6 +139,7 @@ def _winograd_makers() -> dict[type, Callable[[Any], nn.Module]]:
 
     return {
         **dict.fromkeys((nn.InstanceNorm3d, nn.BatchNorm3d), norm),
+        nn.GroupNorm: PendingNorm,
         **dict.fromkeys((nn.ReLU, nn.LeakyReLU, nn.PReLU), PendingActivation),
         **dict.fromkeys((nn.Dropout, nn.Dropout3d), lambda _: nn.Identity()),
         nn.Conv3d: convolution,

@@ -117,7 +117,7 @@ for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv"
 
 
 class PendingNorm(nn.Module):
-    """Instance normalization, or batch normalization with its stored moments, of one window; what it gives is pending.
+    """Instance or group normalization, or batch normalization with its stored moments, of one window; the result pends.
 
     Parameters
     ----------
@@ -125,10 +125,10 @@ class PendingNorm(nn.Module):
         In evaluation mode.
     """
 
-    def __init__(self, layer: nn.InstanceNorm3d | nn.BatchNorm3d) -> None:
+    def __init__(self, layer: nn.InstanceNorm3d | nn.BatchNorm3d | nn.GroupNorm) -> None:
         super().__init__()
         self._layer = layer
-        ones = torch.ones(layer.num_features)
+        ones = torch.ones(layer.num_channels if isinstance(layer, nn.GroupNorm) else layer.num_features)
         self._weight = (ones if layer.weight is None else layer.weight.detach()).double().numpy()
         self._bias = (0 * ones if layer.bias is None else layer.bias.detach()).double().numpy()
 
@@ -144,12 +144,15 @@ class PendingNorm(nn.Module):
         return Pending([Part(array, scale.astype(np.float32), shift.astype(np.float32), slope)])
 
     def _moments(self, array: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance (C,) by which each channel is normalized."""
+        if isinstance(self._layer, nn.GroupNorm):
+            mean, variance = (value.reshape(self._layer.num_groups, -1) for value in _moments_of(array))
+            of_group = mean.mean(axis=1, keepdims=True)
+            spread = (variance + (mean - of_group) ** 2).mean(axis=1)
+            return np.repeat(of_group[:, 0], mean.shape[1]), np.repeat(spread, mean.shape[1])
         if self._layer.running_mean is not None and self._layer.running_var is not None:
             return self._layer.running_mean.double().numpy(), self._layer.running_var.double().numpy()
-        origin = np.ascontiguousarray(array[0, 0, 0])  # squares of differences to it lose fewer digits
-        sums = in_parallel(len(array), lambda first, last: add_moments(array[first:last], origin))
-        total = np.sum(sums, axis=0) / (array.size // array.shape[3])
-        return total[0] + origin, np.maximum(total[1] - total[0] ** 2, 0.0)
+        return _moments_of(array)
 
 
 class PendingActivation(nn.Module):
@@ -197,6 +200,14 @@ def in_parallel(n: int, work: Callable[[int, int], Any]) -> list[Any]:
 def parts_of(windows: torch.Tensor | Pending) -> list[Part]:
     """What a reader of one window (1, C, I, J, K) has to read."""
     return windows.parts if isinstance(windows, Pending) else [Part(_rows(windows))]
+
+
+def _moments_of(array: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance (C,) of each channel."""
+    origin = np.ascontiguousarray(array[0, 0, 0])  # squares of differences to it lose fewer digits
+    sums = in_parallel(len(array), lambda first, last: add_moments(array[first:last], origin))
+    total = np.sum(sums, axis=0) / (array.size // array.shape[3])
+    return total[0] + origin, np.maximum(total[1] - total[0] ** 2, 0.0)
 
 
 def _rows(tensor: torch.Tensor) -> Rows:

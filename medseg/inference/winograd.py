@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from itertools import product
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,23 +82,24 @@ class WinogradConvolution(nn.Module):
         """(B, C, I, J, K) float32, or one window pending, to (B, N, I, J, K), channels-last."""
         from medseg.inference.pending import parts_of
 
-        shape = (len(windows), self.points.shape[2], *windows.shape[2:])
-        y = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last_3d)
+        shape = (len(windows), *windows.shape[2:], self.points.shape[2])
+        y = np.empty(shape, np.float32)  # numpy asks the system for large pages, torch for small ones
         for number in range(len(windows)):
             parts = parts_of(windows if len(windows) == 1 else windows[number : number + 1])
-            self._one(parts, y[number].permute(1, 2, 3, 0).numpy())
-        return y
+            self._one(parts, y[number])
+        return torch.from_numpy(y).permute(0, 4, 1, 2, 3)
 
     def _one(self, x: Sequence[Part], y: NDArray[np.float32]) -> None:
         n_threads = torch.get_num_threads()
         tiles = [math.ceil(n / 2) for n in y.shape[:3]]
         block = self._block(tiles, n_threads)
-        starts = list(product(range(0, tiles[0], block[0]), range(0, tiles[1], block[1])))
-        if n_threads == 1 or len(starts) == 1:
+        starts = [(first, second) for second in range(0, tiles[1], block[1]) for first in range(0, tiles[0], block[0])]
+        bounds = [len(starts) * n // n_threads for n in range(n_threads + 1)]
+        shares = [starts[first:last] for first, last in pairwise(bounds) if last > first]
+        if len(shares) == 1:
             self._blocks(x, y, (*block, tiles[2]), starts)
             return
         with ThreadPoolExecutor(n_threads) as pool:
-            shares = [starts[n::n_threads] for n in range(n_threads)]
             list(pool.map(lambda share: self._blocks(x, y, (*block, tiles[2]), share), shares))
 
     def _block(self, tiles: Sequence[int], n_threads: int) -> tuple[int, int]:
@@ -125,12 +126,16 @@ class WinogradConvolution(nn.Module):
         apart, apart_out = n_tiles * n_in + _APART, n_tiles * n_out + _APART
         products, outputs = np.empty(_N_POINTS * apart, np.float32), np.empty(_N_POINTS * apart_out, np.float32)
         points, bias = self.points.numpy(), self.bias.numpy()
+        before = None
         for first, second in starts:
             start = (2 * first, 2 * second)
-            channel = 0
+            follows = before == (first - tiles[0], second)  # the block before ends with two rows of this one
+            if follows:
+                rows[:2] = rows[-2:]
+            before, channel = (first, second), 0
             for part in x:
                 waiting = (_NONE,) * 3 if part.scale is None else (part.scale, part.shift, part.slope)
-                pack(part.array, start, rows, channel, *waiting)
+                pack(part.array, start, rows, 2 if follows else 0, channel, *waiting)
                 channel += part.array.shape[3]
             forward(rows, tiles, products, apart)
             multiply(products, apart, n_tiles, points, outputs, apart_out)

@@ -16,6 +16,7 @@ networks, CVPR 2016 (F(2, 3), equations 5 to 9).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -36,31 +37,33 @@ VECTOR = 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
 _HAS_FMA = bool(llvm.get_host_cpu_features().get("fma", False))
 _VECTOR_TYPE = ir.VectorType(ir.FloatType(), VECTOR)
 _N_ROWS = 6  # of a matrix that are multiplied at once: with two vectors a row 12 sums, which the registers hold
-_CUBE_4, _CUBE_2 = list(product(range(4), repeat=3)), list(product(range(2), repeat=3))
+_SQUARE_4, _CUBE_2 = list(product(range(4), repeat=2)), list(product(range(2), repeat=3))
 _Values = Mapping[tuple[int, ...], Any]
 
 
 @njit(nogil=True, boundscheck=False, cache=True)
-def pack(x: Any, start: Any, rows: Any, first: int, scale: Any, shift: Any, slope: Any) -> None:
+def pack(x: Any, start: Any, rows: Any, row: int, first: int, scale: Any, shift: Any, slope: Any) -> None:
     """Copy rows of x (I, J, K, C), with a border of zeros, into the channels from `first` on of `rows` (i, j, k, ...).
+
+    Those from `row` on along i are meant: what is before them is there.
 
     They are finished on the way (see `pending`), unless `scale` is empty.
     """
     n_k, last = x.shape[2], first + x.shape[3]
-    for a in range(rows.shape[0]):
+    for a in range(row, rows.shape[0]):
         i = start[0] + a - 1
         for b in range(rows.shape[1]):
             j = start[1] + b - 1
-            row = rows[a, b, :, first:last]
+            line = rows[a, b, :, first:last]
             if i < 0 or i >= x.shape[0] or j < 0 or j >= x.shape[1]:
-                row[:] = np.float32(0)
+                line[:] = np.float32(0)
                 continue
-            row[:1] = np.float32(0)
-            row[1 + n_k :] = np.float32(0)
+            line[:1] = np.float32(0)
+            line[1 + n_k :] = np.float32(0)
             if len(scale):
-                finish_into(x[i, j], scale, shift, slope, row[1 : 1 + n_k])
+                finish_into(x[i, j], scale, shift, slope, line[1 : 1 + n_k])
             else:
-                row[1 : 1 + n_k] = x[i, j]
+                line[1 : 1 + n_k] = x[i, j]
 
 
 @intrinsic
@@ -80,11 +83,15 @@ def _forward_tile(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, target = (_data(context, builder, signature, arguments, n) for n in (0, 5))
         start, steps, out, point = arguments[1], arguments[2:5], arguments[6], arguments[7]
-        values: _Values = {place: _load(builder, source, start, steps, place) for place in _CUBE_4}
-        for axis in (2, 1, 0):
-            values = _along(builder, values, axis, _to_products)
-        for number, place in enumerate(_CUBE_4):
-            _store(builder, values[place], target, out, [point], [number])
+        for number in range(4):  # one plane at a time, which the registers hold
+            values: _Values = {
+                place: _to_product(builder, number, partial(_load_at, builder, source, start, steps, place))
+                for place in _SQUARE_4
+            }
+            for axis in (1, 0):
+                values = _along(builder, values, axis, _to_products)
+            for at, place in enumerate(_SQUARE_4):
+                _store(builder, values[place], target, out, [point], [16 * number + at])
         return context.get_dummy_value()
 
     signature = types.void(rows, *(types.intp,) * 4, products, types.intp, types.intp)
@@ -110,14 +117,17 @@ def _inverse_tile(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, shift, target = (_data(context, builder, signature, arguments, n) for n in (0, 3, 5))
         start, point, first, out, steps = arguments[1], arguments[2], arguments[4], arguments[6], arguments[7:10]
-        values: _Values = {
-            place: _load(builder, source, start, [point], [number]) for number, place in enumerate(_CUBE_4)
-        }
-        for axis in (2, 1, 0):
-            values = _along(builder, values, axis, _from_products)
         added = _load(builder, shift, first, [], [])
+        sums: dict[tuple[int, ...], Any] = {}
+        for number in range(4):  # one plane at a time, which the registers hold
+            values: _Values = {
+                place: _load(builder, source, start, [point], [16 * number + at]) for at, place in enumerate(_SQUARE_4)
+            }
+            for axis in (1, 0):
+                values = _along(builder, values, axis, _from_products)
+            _add_plane(builder, sums, values, number)
         for place in _CUBE_2:
-            _store(builder, builder.fadd(values[place], added), target, out, steps, place)
+            _store(builder, builder.fadd(sums[place], added), target, out, steps, place)
         return context.get_dummy_value()
 
     signature = types.void(products, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 4)
@@ -224,14 +234,26 @@ def inverse(products: Any, stride: int, bias: Any, tiles: Any, start: Any, y: An
                 tile += 1
 
 
+def _to_product(builder: Any, number: int, load: Callable[[int], Any]) -> Any:
+    """One of the four of B d of F(2, 3)."""
+    first, second, is_sum = ((0, 2, False), (1, 2, True), (2, 1, False), (1, 3, False))[number]
+    return (builder.fadd if is_sum else builder.fsub)(load(first), load(second))
+
+
 def _to_products(builder: Any, x: Sequence[Any]) -> list[Any]:
     """B d of F(2, 3)."""
-    return [
-        builder.fsub(x[0], x[2]),
-        builder.fadd(x[1], x[2]),
-        builder.fsub(x[2], x[1]),
-        builder.fsub(x[1], x[3]),
-    ]
+    return [_to_product(builder, number, lambda n: x[n]) for number in range(4)]
+
+
+def _add_plane(builder: Any, sums: dict[tuple[int, ...], Any], plane: _Values, number: int) -> None:
+    """What one of the four planes adds to the sums A m of F(2, 3), along the first axis."""
+    for (j, k), value in plane.items():
+        if number < 3:
+            sums[0, j, k] = builder.fadd(sums[0, j, k], value) if number else value
+        if number == 1:
+            sums[1, j, k] = value
+        elif number > 1:
+            sums[1, j, k] = builder.fsub(sums[1, j, k], value)
 
 
 def _from_products(builder: Any, x: Sequence[Any]) -> list[Any]:
@@ -287,6 +309,10 @@ def _load(builder: Any, pointer: Any, start: Any, steps: Sequence[Any], places: 
     loaded = builder.load(_vector(builder, pointer, start, steps, places))
     loaded.align = 4
     return loaded
+
+
+def _load_at(builder: Any, pointer: Any, start: Any, steps: Sequence[Any], place: Sequence[int], number: int) -> Any:
+    return _load(builder, pointer, start, steps, (number, *place))
 
 
 def _store(builder: Any, value: Any, pointer: Any, start: Any, steps: Sequence[Any], places: Sequence[int]) -> None:
