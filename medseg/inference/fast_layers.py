@@ -20,7 +20,8 @@ from medseg.inference.fused_convolution import OneDnnConvolution, fold_followers
 from medseg.inference.layer_rows import is_hooked
 from medseg.inference.overwriting import SingleInstanceNorm, mark_overwriting
 from medseg.inference.thin_transposed import ThinTransposedConvolution, is_thin_transposed
-from medseg.inference.winograd import WinogradConvolution, suits_winograd
+from medseg.inference.winograd import WinogradConvolution, WinogradResidual, suits_winograd
+from medseg.networks.monai_segresnet import ResidualBlock
 
 __all__ = ["LayerwiseNorm", "fast_copy", "replace_modules"]
 
@@ -142,6 +143,7 @@ def _winograd_makers() -> dict[type, Callable[[Any], nn.Module]]:
         nn.GroupNorm: PendingNorm,
         **dict.fromkeys((nn.ReLU, nn.LeakyReLU, nn.PReLU), PendingActivation),
         **dict.fromkeys((nn.Dropout, nn.Dropout3d), lambda _: nn.Identity()),
+        ResidualBlock: WinogradResidual,
         nn.Conv3d: convolution,
         nn.ConvTranspose3d: _fast_transposed,
     }

@@ -18,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from medseg.networks.monai_segresnet import ResidualBlock
+
 if TYPE_CHECKING:
     from medseg.inference.pending import Part, Pending
 
-__all__ = ["WinogradConvolution", "has_numba", "suits_winograd"]
+__all__ = ["WinogradConvolution", "WinogradResidual", "has_numba", "suits_winograd"]
 
 _TRANSFORM = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # G of F(2, 3)
 _N_POINTS = 64
@@ -89,7 +91,13 @@ class WinogradConvolution(nn.Module):
             self._one(parts, y[number])
         return torch.from_numpy(y).permute(0, 4, 1, 2, 3)
 
-    def _one(self, x: Sequence[Part], y: NDArray[np.float32]) -> None:
+    def add_to(self, total: torch.Tensor, window: torch.Tensor | Pending) -> None:
+        """Add what a window (1, C, I, J, K) gives to another tensor (1, N, I, J, K), channels-last, where it lies."""
+        from medseg.inference.pending import parts_of
+
+        self._one(parts_of(window), total[0].permute(1, 2, 3, 0).numpy(), is_added=True)
+
+    def _one(self, x: Sequence[Part], y: NDArray[np.float32], *, is_added: bool = False) -> None:
         n_threads = torch.get_num_threads()
         tiles = [math.ceil(n / 2) for n in y.shape[:3]]
         block = self._block(tiles, n_threads)
@@ -97,10 +105,10 @@ class WinogradConvolution(nn.Module):
         bounds = [len(starts) * n // n_threads for n in range(n_threads + 1)]
         shares = [starts[first:last] for first, last in pairwise(bounds) if last > first]
         if len(shares) == 1:
-            self._blocks(x, y, (*block, tiles[2]), starts)
+            self._blocks(x, y, (*block, tiles[2]), starts, is_added)
             return
         with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(lambda share: self._blocks(x, y, (*block, tiles[2]), share), shares))
+            list(pool.map(lambda share: self._blocks(x, y, (*block, tiles[2]), share, is_added), shares))
 
     def _block(self, tiles: Sequence[int], n_threads: int) -> tuple[int, int]:
         """How many tiles along the first two axes make a block; along the third it holds all."""
@@ -115,7 +123,12 @@ class WinogradConvolution(nn.Module):
         return along_i, along_j
 
     def _blocks(
-        self, x: Sequence[Part], y: NDArray[np.float32], tiles: tuple[int, int, int], starts: Sequence[tuple[int, int]]
+        self,
+        x: Sequence[Part],
+        y: NDArray[np.float32],
+        tiles: tuple[int, int, int],
+        starts: Sequence[tuple[int, int]],
+        is_added: bool,
     ) -> None:
         """Some of the blocks, with memory of this thread's own."""
         from medseg.inference.winograd_kernels import forward, inverse, multiply, pack
@@ -139,4 +152,29 @@ class WinogradConvolution(nn.Module):
                 channel += part.array.shape[3]
             forward(rows, tiles, products, apart)
             multiply(products, apart, n_tiles, points, outputs, apart_out)
-            inverse(outputs, apart_out, bias, tiles, start, y)
+            inverse(outputs, apart_out, bias, tiles, start, y, is_added)
+
+
+class WinogradResidual(nn.Module):
+    """A residual block of SegResNet whose second convolution adds to what the block reads, where that lies.
+
+    So there is one feature map less, and none is read again for the sum.
+
+    Parameters
+    ----------
+    block
+        Whose convolutions may be Winograd's; what it reads has to be its own, as in a SegResNet.
+    """
+
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        self._block = block
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, I, J, K) to the same, which for one window is the same tensor."""
+        block, last = self._block, self._block.conv2.conv
+        is_readable = features.shape[0] == 1 and features[0].permute(1, 2, 3, 0).is_contiguous()
+        if not is_readable or not isinstance(last, WinogradConvolution):
+            return block(features)  # type: ignore[no-any-return]
+        last.add_to(features, block.act(block.norm2(block.conv1(block.act(block.norm1(features))))))
+        return features

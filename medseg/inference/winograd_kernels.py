@@ -98,40 +98,50 @@ def _forward_tile(
     return signature, generate
 
 
-@intrinsic
-def _inverse_tile(
-    context: Any,
-    products: Any,
-    at: Any,
-    stride: Any,
-    bias: Any,
-    channel: Any,
-    y: Any,
-    to: Any,
-    i: Any,
-    j: Any,
-    k: Any,
-) -> Any:
-    """For compiled code: one tile of one vector of channels, from products to outputs, with the bias."""
+def _inversion(*, is_added: bool) -> Any:
+    """For compiled code: one tile of one vector of channels, from products to outputs or added to them, with bias."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, shift, target = (_data(context, builder, signature, arguments, n) for n in (0, 3, 5))
-        start, point, first, out, steps = arguments[1], arguments[2], arguments[4], arguments[6], arguments[7:10]
-        added = _load(builder, shift, first, [], [])
-        sums: dict[tuple[int, ...], Any] = {}
-        for number in range(4):  # one plane at a time, which the registers hold
-            values: _Values = {
-                place: _load(builder, source, start, [point], [16 * number + at]) for at, place in enumerate(_SQUARE_4)
-            }
-            for axis in (1, 0):
-                values = _along(builder, values, axis, _from_products)
-            _add_plane(builder, sums, values, number)
-        for place in _CUBE_2:
-            _store(builder, builder.fadd(sums[place], added), target, out, steps, place)
-        return context.get_dummy_value()
+    @intrinsic
+    def inverted(
+        context: Any,
+        products: Any,
+        at: Any,
+        stride: Any,
+        bias: Any,
+        channel: Any,
+        y: Any,
+        to: Any,
+        i: Any,
+        j: Any,
+        k: Any,
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            source, shift, target = (_data(context, builder, signature, arguments, n) for n in (0, 3, 5))
+            start, point, first, out, steps = arguments[1], arguments[2], arguments[4], arguments[6], arguments[7:10]
+            added = _load(builder, shift, first, [], [])
+            sums: dict[tuple[int, ...], Any] = {}
+            for number in range(4):  # one plane at a time, which the registers hold
+                values: _Values = {
+                    place: _load(builder, source, start, [point], [16 * number + at])
+                    for at, place in enumerate(_SQUARE_4)
+                }
+                for axis in (1, 0):
+                    values = _along(builder, values, axis, _from_products)
+                _add_plane(builder, sums, values, number)
+            for place in _CUBE_2:
+                value = builder.fadd(sums[place], added)
+                if is_added:
+                    value = builder.fadd(value, _load(builder, target, out, steps, place))
+                _store(builder, value, target, out, steps, place)
+            return context.get_dummy_value()
 
-    signature = types.void(products, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 4)
-    return signature, generate
+        signature = types.void(products, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 4)
+        return signature, generate
+
+    return inverted
+
+
+_put_tile, _add_tile = _inversion(is_added=False), _inversion(is_added=True)
 
 
 def _multiplication(n_rows: int, n_vectors: int) -> Any:
@@ -208,8 +218,8 @@ def forward(rows: Any, tiles: Any, products: Any, stride: int) -> None:
 
 
 @njit(nogil=True, boundscheck=False, cache=True)
-def inverse(products: Any, stride: int, bias: Any, tiles: Any, start: Any, y: Any) -> None:
-    """Transform a matrix (tiles, N) for each point into a block of y (I, J, K, N) that begins at `start`."""
+def inverse(products: Any, stride: int, bias: Any, tiles: Any, start: Any, y: Any, is_added: bool) -> None:
+    """Transform a matrix (tiles, N) for each point into a block of y (I, J, K, N) from `start` on, or add it there."""
     n_i, n_j, n_k, n_channels = y.shape
     flat, tile = y.ravel(), 0
     step_i, step_j = n_j * n_k * n_channels, n_k * n_channels
@@ -222,15 +232,22 @@ def inverse(products: Any, stride: int, bias: Any, tiles: Any, start: Any, y: An
                 is_whole = i + 1 < n_i and j + 1 < n_j and k + 1 < n_k
                 for channel in range(0, n_channels, VECTOR):
                     at = tile * n_channels + channel
-                    if is_whole:
-                        to = i * step_i + j * step_j + k * n_channels + channel
-                        _inverse_tile(products, at, stride, bias, channel, flat, to, step_i, step_j, n_channels)
+                    to = i * step_i + j * step_j + k * n_channels + channel
+                    if is_whole and is_added:
+                        _add_tile(products, at, stride, bias, channel, flat, to, step_i, step_j, n_channels)
                         continue
-                    _inverse_tile(products, at, stride, bias, channel, flat_edge, 0, 4 * VECTOR, 2 * VECTOR, VECTOR)
+                    if is_whole:
+                        _put_tile(products, at, stride, bias, channel, flat, to, step_i, step_j, n_channels)
+                        continue
+                    _put_tile(products, at, stride, bias, channel, flat_edge, 0, 4 * VECTOR, 2 * VECTOR, VECTOR)
                     for d in range(min(2, n_i - i)):
                         for e in range(min(2, n_j - j)):
                             for f in range(min(2, n_k - k)):
-                                y[i + d, j + e, k + f, channel : channel + VECTOR] = edge[d, e, f]
+                                target = y[i + d, j + e, k + f, channel : channel + VECTOR]
+                                if is_added:
+                                    target += edge[d, e, f]
+                                else:
+                                    target[:] = edge[d, e, f]
                 tile += 1
 
 

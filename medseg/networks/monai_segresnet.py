@@ -14,7 +14,7 @@ from torch import nn
 
 from medseg.networks.layers import Convolution, Named, activation, normalization
 
-__all__ = ["SegResNet"]
+__all__ = ["ResidualBlock", "SegResNet"]
 
 
 class SegResNet(nn.Module):
@@ -77,13 +77,13 @@ class SegResNet(nn.Module):
         self.down_layers = nn.ModuleList(
             nn.Sequential(
                 _convolution(width // 2, width, stride=2) if level else nn.Identity(),
-                *[_Block(width, norm, act) for _ in range(n_blocks)],
+                *[ResidualBlock(width, norm, act) for _ in range(n_blocks)],
             )
             for level, (width, n_blocks) in enumerate(zip(widths, blocks_down, strict=True))
         )
         self.up_layers, self.up_samples = nn.ModuleList(), nn.ModuleList()
         for width, n_blocks in zip(widths[-2::-1], blocks_up, strict=True):
-            self.up_layers.append(nn.Sequential(*[_Block(width, norm, act) for _ in range(n_blocks)]))
+            self.up_layers.append(nn.Sequential(*[ResidualBlock(width, norm, act) for _ in range(n_blocks)]))
             self.up_samples.append(
                 nn.Sequential(_convolution(2 * width, width, kernel=1), _Widened(width, upsample_mode))
             )
@@ -122,7 +122,17 @@ class SegResNet(nn.Module):
         return logits
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
+    """Two convolutions, each behind a normalization and an activation; what they give is added to what they read.
+
+    Parameters
+    ----------
+    width
+        Channels in and out.
+    norm, act
+        Of both.
+    """
+
     def __init__(self, width: int, norm: Named, act: Named) -> None:
         super().__init__()
         self.norm1, self.norm2 = normalization(norm, width), normalization(norm, width)
@@ -130,6 +140,7 @@ class _Block(nn.Module):
         self.conv1, self.conv2 = _convolution(width, width), _convolution(width, width)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, width, I, J, K) to the same."""
         # one expression: a name for what the first convolution gives would keep it until the second is done
         inner: torch.Tensor = self.conv2(self.act(self.norm2(self.conv1(self.act(self.norm1(features))))))
         inner += features

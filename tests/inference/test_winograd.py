@@ -13,8 +13,10 @@ from torch import nn
 from medseg.errors import UnsupportedOperator
 from medseg.inference.candidates import Candidate
 from medseg.inference.engine_torch import FastTorchEngine
+from medseg.inference.fast_layers import fast_copy
 from medseg.inference.warm_up import choose
 from medseg.inference.winograd import WinogradConvolution, has_numba, suits_winograd
+from medseg.networks.monai_segresnet import ResidualBlock, SegResNet
 
 pytestmark = pytest.mark.skipif(not has_numba(), reason="numba is not installed")
 
@@ -187,3 +189,27 @@ def test_the_warm_up_takes_the_winograd_layers_only_if_they_agree(monkeypatch: p
     )
     with pytest.raises(UnsupportedOperator, match="winograd layers differs from plain float32 torch"):
         choose(network, [WINOGRAD], (16, 12, 12, 12))
+
+
+@pytest.mark.parametrize("width", [8, 16])  # too few channels for Winograd's convolutions, and enough
+@pytest.mark.parametrize("n_windows", [1, 2])
+@pytest.mark.usefixtures("threads")
+def test_a_segresnet_whose_blocks_add_in_place_is_the_segresnet(width: int, n_windows: int) -> None:
+    torch.manual_seed(4)
+    network = SegResNet(init_filters=width, in_channels=2, out_channels=3, blocks_down=(2, 1, 2), blocks_up=(2, 1))
+    windows = random(n_windows, 2, 12, 20, 16)
+    truth = run(network.eval(), windows)
+    kept = windows.clone()
+    found = run(fast_copy(network, torch.float32, is_winograd=True), windows)
+    assert float((found - truth).norm() / truth.norm()) < 1e-5
+    assert torch.equal(windows, kept)
+
+
+def test_a_residual_block_adds_where_its_input_lies() -> None:
+    torch.manual_seed(5)
+    block = ResidualBlock(16, ("GROUP", {"num_groups": 8}), "RELU").eval()
+    features = random(1, 16, 5, 6, 7)
+    truth = run(block, features)
+    found = run(fast_copy(block, torch.float32, is_winograd=True), features)
+    assert found.data_ptr() == features.data_ptr()
+    assert float((found - truth).abs().max()) < 1e-5
