@@ -28,7 +28,7 @@ __all__ = ["Choice", "choice_key", "choices_path", "recall", "remember"]
 
 logger = logging.getLogger(__name__)
 
-_SCHEMA = 6  # raised when candidates or the way they are measured change
+_SCHEMA = 7  # raised when candidates or the way they are measured change
 _MOST_CHOICES = 200
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 

@@ -63,6 +63,19 @@ class _Float32Pooling(nn.Module):
         return pooled.to(windows.dtype, memory_format=torch.channels_last_3d)
 
 
+class _Finished(nn.Module):
+    """A network whose last layers may leave something pending: what it gives is finished."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._network = network
+
+    def forward(self, windows: torch.Tensor) -> Any:
+        from medseg.inference.pending import finished
+
+        return finished(self._network(windows))
+
+
 def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = False) -> nn.Module:
     """A copy of a network for single windows on a CPU.
 
@@ -93,6 +106,8 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = Fal
     for module in copied.modules():
         if not isinstance(module, _KEPT_FLOAT32):
             _cast(module, dtype)
+    if is_winograd:
+        copied = _Finished(copied)
     return copied.to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload, no-any-return]
 
 

@@ -20,7 +20,17 @@ from torch import nn
 
 from medseg.inference.pointwise_kernels import add_moments, finish
 
-__all__ = ["Part", "Pending", "PendingActivation", "PendingNorm", "in_parallel", "parts_of"]
+__all__ = [
+    "Part",
+    "Pending",
+    "PendingActivation",
+    "PendingNorm",
+    "finished",
+    "grouped",
+    "in_parallel",
+    "moments_of",
+    "parts_of",
+]
 
 Rows = NDArray[np.float32]
 
@@ -104,14 +114,14 @@ class Pending:
             joined = _concatenation(*args, **(kwargs or {}))
             if joined is not None:
                 return joined
-        given = {name: _finished(value) for name, value in (kwargs or {}).items()}
-        return function(*[_finished(value) for value in args], **given)
+        given = {name: finished(value) for name, value in (kwargs or {}).items()}
+        return function(*[finished(value) for value in args], **given)
 
 
 for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "neg", "pow", "iadd", "imul"):
 
     def _operator(self: Pending, *others: Any, _name: str = f"__{_name}__") -> Any:
-        return getattr(self.finished(), _name)(*[_finished(other) for other in others])
+        return getattr(self.finished(), _name)(*[finished(other) for other in others])
 
     setattr(Pending, f"__{_name}__", _operator)
 
@@ -135,8 +145,8 @@ class PendingNorm(nn.Module):
     def forward(self, windows: torch.Tensor | Pending) -> torch.Tensor | Pending:
         """(1, C, I, J, K) float32; of several windows, the finished tensor."""
         if len(windows) != 1 or windows.shape[1] != len(self._weight):
-            return self._layer(_finished(windows))  # type: ignore[no-any-return]
-        array = _rows(_finished(windows))
+            return self._layer(finished(windows))  # type: ignore[no-any-return]
+        array = _rows(finished(windows))
         mean, variance = self._moments(array)
         scale = self._weight / np.sqrt(variance + self._layer.eps)
         shift = self._bias - mean * scale
@@ -146,13 +156,10 @@ class PendingNorm(nn.Module):
     def _moments(self, array: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and variance (C,) by which each channel is normalized."""
         if isinstance(self._layer, nn.GroupNorm):
-            mean, variance = (value.reshape(self._layer.num_groups, -1) for value in _moments_of(array))
-            of_group = mean.mean(axis=1, keepdims=True)
-            spread = (variance + (mean - of_group) ** 2).mean(axis=1)
-            return np.repeat(of_group[:, 0], mean.shape[1]), np.repeat(spread, mean.shape[1])
+            return grouped(*moments_of(array), self._layer.num_groups)
         if self._layer.running_mean is not None and self._layer.running_var is not None:
             return self._layer.running_mean.double().numpy(), self._layer.running_var.double().numpy()
-        return _moments_of(array)
+        return moments_of(array)
 
 
 class PendingActivation(nn.Module):
@@ -171,7 +178,7 @@ class PendingActivation(nn.Module):
     def forward(self, windows: torch.Tensor | Pending) -> torch.Tensor | Pending:
         """(B, C, ...)."""
         if not isinstance(windows, Pending) or not all(_is_linear(part) for part in windows.parts):
-            return self._layer(_finished(windows))  # type: ignore[no-any-return]
+            return self._layer(finished(windows))  # type: ignore[no-any-return]
         slopes = self._slopes(windows.shape[1])
         parts, start = [], 0
         for part in windows.parts:
@@ -202,12 +209,33 @@ def parts_of(windows: torch.Tensor | Pending) -> list[Part]:
     return windows.parts if isinstance(windows, Pending) else [Part(_rows(windows))]
 
 
-def _moments_of(array: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments_of(array: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance (C,) of each channel."""
     origin = np.ascontiguousarray(array[0, 0, 0])  # squares of differences to it lose fewer digits
     sums = in_parallel(len(array), lambda first, last: add_moments(array[first:last], origin))
     total = np.sum(sums, axis=0) / (array.size // array.shape[3])
     return total[0] + origin, np.maximum(total[1] - total[0] ** 2, 0.0)
+
+
+def finished(value: Any) -> Any:
+    """A value with nothing pending in it: a map, or lists, tuples and dictionaries of maps; others as they are."""
+    if isinstance(value, Pending):
+        return value.finished()
+    if isinstance(value, list | tuple):
+        return type(value)(finished(item) for item in value)
+    if isinstance(value, dict):
+        return {name: finished(item) for name, item in value.items()}
+    return value
+
+
+def grouped(
+    mean: NDArray[np.float64], variance: NDArray[np.float64], n_groups: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance (C,) of each channel's group, from those of the channels."""
+    n_channels, means = len(mean), mean.reshape(n_groups, -1)
+    of_group = means.mean(axis=1, keepdims=True)
+    spread = (variance.reshape(n_groups, -1) + (means - of_group) ** 2).mean(axis=1)
+    return np.repeat(of_group[:, 0], n_channels // n_groups), np.repeat(spread, n_channels // n_groups)
 
 
 def _rows(tensor: torch.Tensor) -> Rows:
@@ -218,14 +246,6 @@ def _rows(tensor: torch.Tensor) -> Rows:
 
 def _is_linear(part: Part) -> bool:
     return part.slope is not None and bool((part.slope == 1).all())
-
-
-def _finished(value: Any) -> Any:
-    if isinstance(value, Pending):
-        return value.finished()
-    if isinstance(value, list | tuple):
-        return type(value)(_finished(item) for item in value)
-    return value
 
 
 def _concatenation(tensors: Sequence[Any], dim: int = 0) -> Pending | None:

@@ -173,6 +173,14 @@ class UsesBoth(nn.Module):
         return self.norm(y).abs() + 3.0 * y
 
 
+@pytest.mark.parametrize("last", [nn.GroupNorm(4, 16), nn.Sequential(nn.InstanceNorm3d(16), nn.ReLU())])
+def test_a_network_may_end_with_what_is_left_pending(last: nn.Module) -> None:
+    torch.manual_seed(2)
+    network, windows = nn.Sequential(nn.Conv3d(1, 16, 3, padding=1), last).eval(), random(1, 1, 12, 12, 12)
+    found = FastTorchEngine(network, "float32", is_winograd=True)(windows)["semantic"]
+    assert float((found - run(network, windows)).abs().max()) < 1e-5
+
+
 def test_what_is_normalized_stays_for_other_readers() -> None:
     torch.manual_seed(2)
     network, windows = UsesBoth().eval(), random(1, 1, 12, 12, 12)
