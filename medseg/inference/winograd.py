@@ -7,11 +7,12 @@ multiplied and transformed back while it is in the processor's cache; blocks are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +24,17 @@ from medseg.networks.monai_segresnet import ResidualBlock
 if TYPE_CHECKING:
     from medseg.inference.pending import Part, Pending
 
-__all__ = ["WinogradConvolution", "WinogradResidual", "has_numba", "suits_winograd"]
+__all__ = [
+    "Winograd",
+    "WinogradConvolution",
+    "WinogradResidual",
+    "gradient_of_weight",
+    "has_numba",
+    "suits_winograd",
+    "to_points",
+]
+
+_Result = TypeVar("_Result")
 
 _TRANSFORM = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # G of F(2, 3)
 _N_POINTS = 64
@@ -43,7 +54,7 @@ def suits_winograd(layer: nn.Conv3d) -> bool:
     """Whether a layer is one of those that `WinogradConvolution` computes, on this processor."""
     if not has_numba():
         return False
-    from medseg.inference.winograd_kernels import VECTOR
+    from medseg.inference.vectors import VECTOR
 
     return (
         layer.kernel_size == (3, 3, 3)
@@ -56,6 +67,148 @@ def suits_winograd(layer: nn.Conv3d) -> bool:
         and layer.in_channels % VECTOR == 0
         and layer.out_channels % VECTOR == 0
     )
+
+
+def to_points(weight: torch.Tensor) -> NDArray[np.float32]:
+    """(64, C, N) weights of Winograd's method from those of a convolution (N, C, 3, 3, 3)."""
+    taps = weight.detach().double().permute(2, 3, 4, 1, 0).flatten(0, 2)  # (taps, C, N)
+    points: NDArray[np.float32] = (_all_axes() @ taps.flatten(1)).float().view(-1, *taps.shape[1:]).numpy()
+    return points
+
+
+def gradient_of_weight(points: NDArray[np.float32]) -> torch.Tensor:
+    """(N, C, 3, 3, 3) gradient of a convolution's weights from that of its points (64, C, N)."""
+    taps = _all_axes().T @ torch.from_numpy(points).double().flatten(1)
+    return taps.float().view(3, 3, 3, *points.shape[1:]).permute(4, 3, 0, 1, 2).contiguous()
+
+
+def _all_axes() -> torch.Tensor:
+    """(points, taps)."""
+    one_axis = torch.tensor(_TRANSFORM, dtype=torch.float64)
+    return torch.kron(torch.kron(one_axis, one_axis), one_axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Winograd:
+    """A convolution of 3 x 3 x 3 voxels over maps (I, J, K, C), block by block.
+
+    Parameters
+    ----------
+    points
+        (64, C, N), as `to_points` gives them.
+    bias
+        (N,).
+    """
+
+    points: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def run(self, x: Sequence[Part], y: NDArray[np.float32], *, is_added: bool = False) -> None:
+        """Put the result (I, J, K, N) into y, or add it there."""
+        from medseg.inference.winograd_kernels import inverse
+
+        _, n_in, n_out = self.points.shape
+        blocks = _Blocks.of(y.shape[:3], n_in, n_out)
+
+        def work(share: Sequence[tuple[int, int]]) -> None:
+            memory = _Memory(blocks.tiles, n_in, n_out)
+            for start in memory.packed(x, share):
+                memory.multiply(self.points)
+                inverse(memory.outputs, memory.apart_out, self.bias, blocks.tiles, start, y, is_added)
+
+        blocks.share_out(work)
+
+    @staticmethod
+    def gradient_of_points(x: Sequence[Part], gradient: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(64, C, N): how the points change a loss whose gradient of the result (I, J, K, N) is given."""
+        from medseg.inference.winograd_kernels import add_products, pack, spread
+
+        n_in, n_out = sum(part.array.shape[3] for part in x), gradient.shape[3]
+        blocks = _Blocks.of(gradient.shape[:3], n_in, n_out)
+
+        def work(share: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+            memory, sums = _Memory(blocks.tiles, n_in, n_out), np.zeros((_N_POINTS, n_in, n_out), np.float32)
+            rows = memory.rows_of(n_out)
+            for start in memory.packed(x, share):
+                pack(gradient, start, rows, 0, 0, *(_NONE,) * 3)
+                spread(rows, blocks.tiles, memory.outputs, memory.apart_out)
+                add_products(memory.products, memory.apart, memory.n_tiles, memory.outputs, memory.apart_out, sums)
+            return sums
+
+        total: NDArray[np.float32] = np.sum(blocks.share_out(work), axis=0)
+        return total
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """How a map is cut: so many tiles of 2 x 2 x 2 voxels a block, and where each block begins, in tiles."""
+
+    tiles: tuple[int, int, int]
+    starts: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], n_in: int, n_out: int) -> _Blocks:
+        """Blocks that the cache holds, along the third axis as long as the map; at least one for each thread."""
+        tiles = [math.ceil(n / 2) for n in shape]
+        as_much_as_weights = n_in * n_out // (n_in + n_out)
+        in_cache = _BLOCK_BYTES // (4 * _N_POINTS * (n_in + n_out))
+        rows = max(1, max(_LEAST_TILES, as_much_as_weights, in_cache) // tiles[2])
+        along_j = min(tiles[1], rows // 2 if rows > 8 else rows)
+        along_i = min(tiles[0], max(1, rows // along_j))
+        n_threads = torch.get_num_threads()
+        while along_i * along_j > 1 and math.ceil(tiles[0] / along_i) * math.ceil(tiles[1] / along_j) < n_threads:
+            along_i, along_j = (math.ceil(along_i / 2), along_j) if along_i > 1 else (1, math.ceil(along_j / 2))
+        starts = [(first, second) for second in range(0, tiles[1], along_j) for first in range(0, tiles[0], along_i)]
+        return cls((along_i, along_j, tiles[2]), starts)
+
+    def share_out(self, work: Callable[[Sequence[tuple[int, int]]], _Result]) -> list[_Result]:
+        """Let each thread do a share of the blocks; blocks of a share follow each other along the first axis."""
+        n_threads = torch.get_num_threads()
+        bounds = [len(self.starts) * n // n_threads for n in range(n_threads + 1)]
+        shares = [self.starts[first:last] for first, last in pairwise(bounds) if last > first]
+        if len(shares) == 1:
+            return [work(shares[0])]
+        with ThreadPoolExecutor(len(shares)) as pool:
+            return list(pool.map(work, shares))
+
+
+class _Memory:
+    """What one thread computes a block in: for each point a matrix (tiles, C) and another one (tiles, N)."""
+
+    def __init__(self, tiles: tuple[int, int, int], n_in: int, n_out: int) -> None:
+        self.tiles, self.n_tiles = tiles, math.prod(tiles)
+        self.rows = self.rows_of(n_in)
+        self.apart, self.apart_out = self.n_tiles * n_in + _APART, self.n_tiles * n_out + _APART
+        self.products = np.empty(_N_POINTS * self.apart, np.float32)
+        self.outputs = np.empty(_N_POINTS * self.apart_out, np.float32)
+
+    def rows_of(self, n_channels: int) -> NDArray[np.float32]:
+        """A block's voxels, with one more on each side."""
+        return np.empty((*(2 * n + 2 for n in self.tiles), n_channels), np.float32)
+
+    def packed(self, x: Sequence[Part], starts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Fill `products` block by block; where each begins, in voxels."""
+        from medseg.inference.winograd_kernels import forward, pack
+
+        before = None
+        for first, second in starts:
+            start = (2 * first, 2 * second)
+            follows = before == (first - self.tiles[0], second)  # the block before ends with two rows of this one
+            if follows:
+                self.rows[:2] = self.rows[-2:]
+            before, channel = (first, second), 0
+            for part in x:
+                waiting = (_NONE,) * 3 if part.scale is None else (part.scale, part.shift, part.slope)
+                pack(part.array, start, self.rows, 2 if follows else 0, channel, *waiting)
+                channel += part.array.shape[3]
+            forward(self.rows, self.tiles, self.products, self.apart)
+            yield start
+
+    def multiply(self, points: NDArray[np.float32]) -> None:
+        """Fill `outputs`."""
+        from medseg.inference.winograd_kernels import multiply
+
+        multiply(self.products, self.apart, self.n_tiles, points, self.outputs, self.apart_out)
 
 
 class WinogradConvolution(nn.Module):
@@ -72,11 +225,7 @@ class WinogradConvolution(nn.Module):
 
     def __init__(self, layer: nn.Conv3d) -> None:
         super().__init__()
-        one_axis = torch.tensor(_TRANSFORM, dtype=torch.float64)
-        all_axes = torch.kron(torch.kron(one_axis, one_axis), one_axis)  # (points, taps)
-        taps = layer.weight.detach().double().permute(2, 3, 4, 1, 0).flatten(0, 2)  # (taps, C, N)
-        points = (all_axes @ taps.flatten(1)).float().view(-1, *taps.shape[1:])  # (points, C, N)
-        self.register_buffer("points", points)
+        self.register_buffer("points", torch.from_numpy(to_points(layer.weight)))
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach().clone()
         self.register_buffer("bias", bias)
 
@@ -87,72 +236,18 @@ class WinogradConvolution(nn.Module):
         shape = (len(windows), *windows.shape[2:], self.points.shape[2])
         y = np.empty(shape, np.float32)  # numpy asks the system for large pages, torch for small ones
         for number in range(len(windows)):
-            parts = parts_of(windows if len(windows) == 1 else windows[number : number + 1])
-            self._one(parts, y[number])
+            self._winograd.run(parts_of(windows if len(windows) == 1 else windows[number : number + 1]), y[number])
         return torch.from_numpy(y).permute(0, 4, 1, 2, 3)
 
     def add_to(self, total: torch.Tensor, window: torch.Tensor | Pending) -> None:
         """Add what a window (1, C, I, J, K) gives to another tensor (1, N, I, J, K), channels-last, where it lies."""
         from medseg.inference.pending import parts_of
 
-        self._one(parts_of(window), total[0].permute(1, 2, 3, 0).numpy(), is_added=True)
+        self._winograd.run(parts_of(window), total[0].permute(1, 2, 3, 0).numpy(), is_added=True)
 
-    def _one(self, x: Sequence[Part], y: NDArray[np.float32], *, is_added: bool = False) -> None:
-        n_threads = torch.get_num_threads()
-        tiles = [math.ceil(n / 2) for n in y.shape[:3]]
-        block = self._block(tiles, n_threads)
-        starts = [(first, second) for second in range(0, tiles[1], block[1]) for first in range(0, tiles[0], block[0])]
-        bounds = [len(starts) * n // n_threads for n in range(n_threads + 1)]
-        shares = [starts[first:last] for first, last in pairwise(bounds) if last > first]
-        if len(shares) == 1:
-            self._blocks(x, y, (*block, tiles[2]), starts, is_added)
-            return
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(lambda share: self._blocks(x, y, (*block, tiles[2]), share, is_added), shares))
-
-    def _block(self, tiles: Sequence[int], n_threads: int) -> tuple[int, int]:
-        """How many tiles along the first two axes make a block; along the third it holds all."""
-        _, n_in, n_out = self.points.shape
-        as_much_as_weights = n_in * n_out // (n_in + n_out)
-        in_cache = _BLOCK_BYTES // (4 * _N_POINTS * (n_in + n_out))
-        rows = max(1, max(_LEAST_TILES, as_much_as_weights, in_cache) // tiles[2])
-        along_j = min(tiles[1], rows // 2 if rows > 8 else rows)
-        along_i = min(tiles[0], max(1, rows // along_j))
-        while along_i * along_j > 1 and math.ceil(tiles[0] / along_i) * math.ceil(tiles[1] / along_j) < n_threads:
-            along_i, along_j = (math.ceil(along_i / 2), along_j) if along_i > 1 else (1, math.ceil(along_j / 2))
-        return along_i, along_j
-
-    def _blocks(
-        self,
-        x: Sequence[Part],
-        y: NDArray[np.float32],
-        tiles: tuple[int, int, int],
-        starts: Sequence[tuple[int, int]],
-        is_added: bool,
-    ) -> None:
-        """Some of the blocks, with memory of this thread's own."""
-        from medseg.inference.winograd_kernels import forward, inverse, multiply, pack
-
-        _, n_in, n_out = self.points.shape
-        n_tiles = math.prod(tiles)
-        rows = np.empty((*(2 * n + 2 for n in tiles), n_in), np.float32)
-        apart, apart_out = n_tiles * n_in + _APART, n_tiles * n_out + _APART
-        products, outputs = np.empty(_N_POINTS * apart, np.float32), np.empty(_N_POINTS * apart_out, np.float32)
-        points, bias = self.points.numpy(), self.bias.numpy()
-        before = None
-        for first, second in starts:
-            start = (2 * first, 2 * second)
-            follows = before == (first - tiles[0], second)  # the block before ends with two rows of this one
-            if follows:
-                rows[:2] = rows[-2:]
-            before, channel = (first, second), 0
-            for part in x:
-                waiting = (_NONE,) * 3 if part.scale is None else (part.scale, part.shift, part.slope)
-                pack(part.array, start, rows, 2 if follows else 0, channel, *waiting)
-                channel += part.array.shape[3]
-            forward(rows, tiles, products, apart)
-            multiply(products, apart, n_tiles, points, outputs, apart_out)
-            inverse(outputs, apart_out, bias, tiles, start, y, is_added)
+    @property
+    def _winograd(self) -> Winograd:
+        return Winograd(self.points.numpy(), self.bias.numpy())
 
 
 class WinogradResidual(nn.Module):

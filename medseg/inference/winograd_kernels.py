@@ -5,7 +5,7 @@ A convolution with 3 taps along an axis computes two outputs from four inputs wi
 `y = A((G g) * (B d))` with B and A of zeros and ones. Along three axes that is 64 products for 8 outputs, not 216.
 The transforms B and A are written as vector instructions over channels, which lie next to each other in memory.
 
-Compiled code is kept on disk by numba, so only a machine's first run waits for the compiler (about 12 s).
+Compiled code is kept on disk by numba, so only a machine's first run waits for the compiler (about 15 s).
 
 References
 ----------
@@ -28,15 +28,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from medseg.inference.pointwise_kernels import finish_into
+from medseg.inference.vectors import VECTOR, VECTOR_TYPE, data_of, everywhere, load, store, whole
 
-__all__ = ["VECTOR", "forward", "inverse", "multiply", "pack"]
-
-VECTOR = 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
-"""Float32 numbers in one of the processor's vectors (where they are shorter, LLVM takes two)."""
+__all__ = ["add_products", "forward", "inverse", "multiply", "pack", "spread"]
 
 _HAS_FMA = bool(llvm.get_host_cpu_features().get("fma", False))
-_VECTOR_TYPE = ir.VectorType(ir.FloatType(), VECTOR)
 _N_ROWS = 6  # of a matrix that are multiplied at once: with two vectors a row 12 sums, which the registers hold
+_N_COLUMNS = 4  # of a transposed matrix, whose columns are a multiple of a vector's numbers
 _SQUARE_4, _CUBE_2 = list(product(range(4), repeat=2)), list(product(range(2), repeat=3))
 _Values = Mapping[tuple[int, ...], Any]
 
@@ -81,7 +79,7 @@ def _forward_tile(
     """For compiled code: one tile of one vector of channels, from rows to products."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, target = (_data(context, builder, signature, arguments, n) for n in (0, 5))
+        source, target = (data_of(context, builder, signature, arguments, n) for n in (0, 5))
         start, steps, out, point = arguments[1], arguments[2:5], arguments[6], arguments[7]
         for number in range(4):  # one plane at a time, which the registers hold
             values: _Values = {
@@ -91,10 +89,43 @@ def _forward_tile(
             for axis in (1, 0):
                 values = _along(builder, values, axis, _to_products)
             for at, place in enumerate(_SQUARE_4):
-                _store(builder, values[place], target, out, [point], [16 * number + at])
+                store(builder, values[place], target, out, [point], [16 * number + at])
         return context.get_dummy_value()
 
     signature = types.void(rows, *(types.intp,) * 4, products, types.intp, types.intp)
+    return signature, generate
+
+
+@intrinsic
+def _spread_tile(
+    context: Any,
+    rows: Any,
+    at: Any,
+    step_i: Any,
+    step_j: Any,
+    step_k: Any,
+    spreads: Any,
+    to: Any,
+    stride: Any,
+) -> Any:
+    """For compiled code: one tile of one vector of channels, from gradients of outputs to spreads."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, target = (data_of(context, builder, signature, arguments, n) for n in (0, 5))
+        start, steps, out, point = arguments[1], arguments[2:5], arguments[6], arguments[7]
+        given = {place: load(builder, source, start, steps, place) for place in _CUBE_2}
+        for number in range(4):  # one plane at a time, which the registers hold
+            values: _Values = {
+                (j, k): _to_spread(builder, number, given[0, j, k], given[1, j, k])
+                for j, k in product(range(2), repeat=2)
+            }
+            for axis in (1, 0):
+                values = _along(builder, values, axis, _to_spreads)
+            for at, place in enumerate(_SQUARE_4):
+                store(builder, values[place], target, out, [point], [16 * number + at])
+        return context.get_dummy_value()
+
+    signature = types.void(rows, *(types.intp,) * 4, spreads, types.intp, types.intp)
     return signature, generate
 
 
@@ -116,13 +147,13 @@ def _inversion(*, is_added: bool) -> Any:
         k: Any,
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            source, shift, target = (_data(context, builder, signature, arguments, n) for n in (0, 3, 5))
+            source, shift, target = (data_of(context, builder, signature, arguments, n) for n in (0, 3, 5))
             start, point, first, out, steps = arguments[1], arguments[2], arguments[4], arguments[6], arguments[7:10]
-            added = _load(builder, shift, first, [], [])
+            added = load(builder, shift, first, [], [])
             sums: dict[tuple[int, ...], Any] = {}
             for number in range(4):  # one plane at a time, which the registers hold
                 values: _Values = {
-                    place: _load(builder, source, start, [point], [16 * number + at])
+                    place: load(builder, source, start, [point], [16 * number + at])
                     for at, place in enumerate(_SQUARE_4)
                 }
                 for axis in (1, 0):
@@ -131,8 +162,8 @@ def _inversion(*, is_added: bool) -> Any:
             for place in _CUBE_2:
                 value = builder.fadd(sums[place], added)
                 if is_added:
-                    value = builder.fadd(value, _load(builder, target, out, steps, place))
-                _store(builder, value, target, out, steps, place)
+                    value = builder.fadd(value, load(builder, target, out, steps, place))
+                store(builder, value, target, out, steps, place)
             return context.get_dummy_value()
 
         signature = types.void(products, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 4)
@@ -144,38 +175,48 @@ def _inversion(*, is_added: bool) -> Any:
 _put_tile, _add_tile = _inversion(is_added=False), _inversion(is_added=True)
 
 
-def _multiplication(n_rows: int, n_vectors: int) -> Any:
-    """For compiled code: some rows times some columns of weights, whose sums stay in registers over all channels."""
+def _multiplication(n_rows: int, n_vectors: int, *, is_transposed: bool = False) -> Any:
+    """For compiled code: some rows times some columns, whose sums stay in registers over the whole depth.
+
+    Of a matrix whose rows lie one behind the other; if it is transposed, its columns, and what is in `out` is added.
+    """
 
     @intrinsic
     def multiplied(
-        context: Any, rows: Any, at: Any, n_in: Any, weights: Any, column: Any, n_out: Any, out: Any, to: Any
+        context: Any, rows: Any, at: Any, depth: Any, step: Any, right: Any, column: Any, n_out: Any, out: Any, to: Any
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            source, factors, target = (_data(context, builder, signature, arguments, n) for n in (0, 3, 6))
-            (first, depth), (left, width), to = arguments[1:3], arguments[4:6], arguments[7]
-            places = list(product(range(n_rows), range(n_vectors)))
-            sums = {place: cgutils.alloca_once_value(builder, _VECTOR_TYPE(None)) for place in places}
+            source, factors, target = (data_of(context, builder, signature, arguments, n) for n in (0, 4, 7))
+            (first, depth, step), (left, width), to = arguments[1:4], arguments[5:7], arguments[8]
+            along, across_rows = (step, whole(1)) if is_transposed else (whole(1), step)
+            sums = {}
+            for place in product(range(n_rows), range(n_vectors)):
+                start = load(builder, target, to, [width, whole(VECTOR)], place) if is_transposed else None
+                sums[place] = cgutils.alloca_once(builder, VECTOR_TYPE)
+                builder.store(VECTOR_TYPE(None) if start is None else start, sums[place])
             with cgutils.for_range(builder, depth) as loop:
                 start = builder.add(left, builder.mul(loop.index, width))
-                across = [_load(builder, factors, start, [_whole(VECTOR)], [n]) for n in range(n_vectors)]
+                across = [load(builder, factors, start, [whole(VECTOR)], [n]) for n in range(n_vectors)]
+                start = builder.add(first, builder.mul(loop.index, along))
                 for row in range(n_rows):
-                    at = builder.add(builder.add(first, loop.index), builder.mul(depth, _whole(row)))
-                    value = _everywhere(builder, builder.load(builder.gep(source, [at])))
+                    at = builder.add(start, builder.mul(across_rows, whole(row)))
+                    value = everywhere(builder, builder.load(builder.gep(source, [at])))
                     for n, weight in enumerate(across):
                         builder.store(_sum_of_product(builder, value, weight, sums[row, n]), sums[row, n])
-            for row, n in places:
-                _store(builder, builder.load(sums[row, n]), target, to, [width, _whole(VECTOR)], [row, n])
+            for place, total in sums.items():
+                store(builder, builder.load(total), target, to, [width, whole(VECTOR)], place)
             return context.get_dummy_value()
 
-        two = (types.intp,) * 2
-        return types.void(rows, *two, weights, *two, out, types.intp), generate
+        three, two = (types.intp,) * 3, (types.intp,) * 2
+        return types.void(rows, *three, right, *two, out, types.intp), generate
 
     return multiplied
 
 
 _many_by_two, _many_by_one = _multiplication(_N_ROWS, 2), _multiplication(_N_ROWS, 1)
 _one_by_two, _one_by_one = _multiplication(1, 2), _multiplication(1, 1)
+_columns_by_two = _multiplication(_N_COLUMNS, 2, is_transposed=True)
+_columns_by_one = _multiplication(_N_COLUMNS, 1, is_transposed=True)
 
 
 @njit(nogil=True, boundscheck=False, cache=True)
@@ -190,15 +231,47 @@ def multiply(products: Any, stride: int, n_tiles: int, points: Any, outputs: Any
             for tile in range(0, many, _N_ROWS):
                 at, to = point * stride + tile * n_in, point * stride_out + tile * n_out + channel
                 if is_pair:
-                    _many_by_two(products, at, n_in, weights, column, n_out, outputs, to)
+                    _many_by_two(products, at, n_in, n_in, weights, column, n_out, outputs, to)
                 else:
-                    _many_by_one(products, at, n_in, weights, column, n_out, outputs, to)
+                    _many_by_one(products, at, n_in, n_in, weights, column, n_out, outputs, to)
             for tile in range(many, n_tiles):
                 at, to = point * stride + tile * n_in, point * stride_out + tile * n_out + channel
                 if is_pair:
-                    _one_by_two(products, at, n_in, weights, column, n_out, outputs, to)
+                    _one_by_two(products, at, n_in, n_in, weights, column, n_out, outputs, to)
                 else:
-                    _one_by_one(products, at, n_in, weights, column, n_out, outputs, to)
+                    _one_by_one(products, at, n_in, n_in, weights, column, n_out, outputs, to)
+
+
+@njit(nogil=True, boundscheck=False, cache=True)
+def add_products(products: Any, stride: int, n_tiles: int, spreads: Any, stride_out: int, sums: Any) -> None:
+    """For each point the matrix of products (tiles, C), transposed, times that of spreads (tiles, N): added to sums."""
+    n_points, n_in, n_out = sums.shape
+    flat = sums.ravel()
+    for point in range(n_points):
+        for row in range(0, n_in, _N_COLUMNS):
+            at = point * stride + row
+            for channel in range(0, n_out, 2 * VECTOR):
+                right, to = point * stride_out + channel, (point * n_in + row) * n_out + channel
+                if channel + VECTOR < n_out:
+                    _columns_by_two(products, at, n_tiles, n_in, spreads, right, n_out, flat, to)
+                else:
+                    _columns_by_one(products, at, n_tiles, n_in, spreads, right, n_out, flat, to)
+
+
+@njit(nogil=True, boundscheck=False, cache=True)
+def spread(rows: Any, tiles: Any, spreads: Any, stride: int) -> None:
+    """The transpose of `inverse`: `rows` of gradients, with one voxel more on each side, into a matrix a point."""
+    _, n_j, n_k, n_channels = rows.shape
+    flat, tile = rows.ravel(), 0
+    step_i, step_j = n_j * n_k * n_channels, n_k * n_channels
+    for a in range(tiles[0]):
+        for b in range(tiles[1]):
+            for c in range(tiles[2]):
+                at = (2 * a + 1) * step_i + (2 * b + 1) * step_j + (2 * c + 1) * n_channels
+                for channel in range(0, n_channels, VECTOR):
+                    to = tile * n_channels + channel
+                    _spread_tile(flat, at + channel, step_i, step_j, n_channels, spreads, to, stride)
+                tile += 1
 
 
 @njit(nogil=True, boundscheck=False, cache=True)
@@ -262,6 +335,18 @@ def _to_products(builder: Any, x: Sequence[Any]) -> list[Any]:
     return [_to_product(builder, number, lambda n: x[n]) for number in range(4)]
 
 
+def _to_spread(builder: Any, number: int, first: Any, second: Any) -> Any:
+    """One of the four of A transposed, times two gradients."""
+    if number == 3:
+        return builder.fneg(second)
+    return first if number == 0 else (builder.fadd if number == 1 else builder.fsub)(first, second)
+
+
+def _to_spreads(builder: Any, x: Sequence[Any]) -> list[Any]:
+    """A transposed of F(2, 3), times gradients."""
+    return [_to_spread(builder, number, x[0], x[1]) for number in range(4)]
+
+
 def _add_plane(builder: Any, sums: dict[tuple[int, ...], Any], plane: _Values, number: int) -> None:
     """What one of the four planes adds to the sums A m of F(2, 3), along the first axis."""
     for (j, k), value in plane.items():
@@ -288,50 +373,19 @@ def _along(
     found: dict[tuple[int, ...], Any] = {}
     for line in (place for place in values if place[axis] == 0):
         places = [(*line[:axis], n, *line[axis + 1 :]) for n in range(4)]
-        found.update(zip(places, transform(builder, [values[place] for place in places]), strict=False))
+        given = [values[place] for place in places if place in values]
+        found.update(zip(places, transform(builder, given), strict=False))
     return found
-
-
-def _whole(number: int) -> Any:
-    return ir.Constant(ir.IntType(64), number)
-
-
-def _everywhere(builder: Any, value: Any) -> Any:
-    """A vector of one number."""
-    one = builder.insert_element(ir.Constant(_VECTOR_TYPE, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    chosen = ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR)
-    return builder.shuffle_vector(one, ir.Constant(_VECTOR_TYPE, ir.Undefined), chosen)
 
 
 def _sum_of_product(builder: Any, value: Any, weight: Any, total: Any) -> Any:
     """The product of two vectors added to what is in `total`; rounded once where the processor can."""
     if _HAS_FMA:
-        kind = ir.FunctionType(_VECTOR_TYPE, [_VECTOR_TYPE] * 3)
+        kind = ir.FunctionType(VECTOR_TYPE, [VECTOR_TYPE] * 3)
         fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{VECTOR}f32")
         return builder.call(fma, [value, weight, builder.load(total)])
     return builder.fadd(builder.fmul(value, weight), builder.load(total))
 
 
-def _data(context: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
-    return context.make_array(signature.args[number])(context, builder, arguments[number]).data
-
-
-def _vector(builder: Any, pointer: Any, start: Any, steps: Sequence[Any], places: Sequence[int]) -> Any:
-    for step, place in zip(steps, places, strict=True):
-        start = builder.add(start, builder.mul(step, _whole(place)))
-    return builder.bitcast(builder.gep(pointer, [start]), _VECTOR_TYPE.as_pointer())
-
-
-def _load(builder: Any, pointer: Any, start: Any, steps: Sequence[Any], places: Sequence[int]) -> Any:
-    loaded = builder.load(_vector(builder, pointer, start, steps, places))
-    loaded.align = 4
-    return loaded
-
-
 def _load_at(builder: Any, pointer: Any, start: Any, steps: Sequence[Any], place: Sequence[int], number: int) -> Any:
-    return _load(builder, pointer, start, steps, (number, *place))
-
-
-def _store(builder: Any, value: Any, pointer: Any, start: Any, steps: Sequence[Any], places: Sequence[int]) -> None:
-    stored = builder.store(value, _vector(builder, pointer, start, steps, places))
-    stored.align = 4
+    return load(builder, pointer, start, steps, (number, *place))

@@ -23,6 +23,7 @@ from medseg.core.monitor import Monitor
 from medseg.core.plan import Plan, TrainingPlan
 from medseg.errors import TrainingError
 from medseg.inference.device import Precision, autocast, multiplies_bfloat16, place, place_input
+from medseg.inference.winograd import has_numba
 from medseg.io.labelled_cases import LabelledCase
 from medseg.networks.build import build_member
 from medseg.networks.ensemble import joined_weights
@@ -262,6 +263,10 @@ def _fresh_state(
     with_lower = supervised(network, plan).to(device) if plan.training.deep_supervision else None
     trained = [parameter for parameter in (with_lower or network).parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=plan.training.learning_rate, weight_decay=plan.training.weight_decay)
+    if device.type == "cpu" and _training_precision(device) == "float32" and has_numba():
+        from medseg.training.cpu_layers import quicken
+
+        quicken(network)
     return RunState(network.train(), average, optimizer, with_lower)
 
 

@@ -63,7 +63,7 @@ def test_a_winograd_convolution_is_the_convolution(
 
 @pytest.mark.parametrize("sides", [(2, 2, 2), (9, 7, 11), (31, 33, 17)])
 def test_an_odd_number_of_vectors_of_channels_is_multiplied_too(sides: tuple[int, int, int]) -> None:
-    from medseg.inference.winograd_kernels import VECTOR
+    from medseg.inference.vectors import VECTOR
 
     assert_equal_to_torch(2 * VECTOR, 3 * VECTOR, sides)
 
