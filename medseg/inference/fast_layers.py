@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from medseg.inference.fused_convolution import OneDnnConvolution, fold_followers, is_plain
 from medseg.inference.layer_rows import is_hooked
-from medseg.inference.overwriting import SingleInstanceNorm, mark_overwriting
+from medseg.inference.overwriting import SingleGroupNorm, SingleInstanceNorm, mark_overwriting
 from medseg.inference.thin_transposed import ThinTransposedConvolution, is_thin_transposed
 from medseg.inference.winograd import WinogradConvolution, WinogradResidual, suits_winograd
 from medseg.networks.monai_segresnet import ResidualBlock
@@ -93,7 +93,7 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = Fal
     -------
     Module from (1, C, I, J, K) of that dtype, channels-last, to what the network gives.
     """
-    makers: dict[type, Callable[[Any], nn.Module]] = {nn.InstanceNorm3d: _fast_norm}
+    makers: dict[type, Callable[[Any], nn.Module]] = {nn.InstanceNorm3d: _fast_norm, nn.GroupNorm: _fast_group_norm}
     if dtype != torch.float32:
         makers[nn.AvgPool3d] = _Float32Pooling
     if _has_onednn(dtype):
@@ -124,6 +124,11 @@ def replace_modules(network: nn.Module, makers: Mapping[type, Callable[[Any], nn
 def _fast_norm(layer: nn.InstanceNorm3d) -> nn.Module:
     if not layer.track_running_stats:
         layer.__class__ = SingleInstanceNorm
+    return layer
+
+
+def _fast_group_norm(layer: nn.GroupNorm) -> nn.Module:
+    layer.__class__ = SingleGroupNorm
     return layer
 
 

@@ -16,7 +16,9 @@ from torch.nn import functional
 
 from medseg.inference.layer_rows import CONVOLUTIONS, Step, count_uses, is_hooked, rows_of
 
-__all__ = ["SingleInstanceNorm", "mark_overwriting"]
+__all__ = ["SingleGroupNorm", "SingleInstanceNorm", "mark_overwriting"]
+
+_SUMMED_VOXELS = 1 << 14
 
 
 class SingleInstanceNorm(nn.InstanceNorm3d):
@@ -29,6 +31,8 @@ class SingleInstanceNorm(nn.InstanceNorm3d):
         """Normalize (B, C, I, J, K), each window and channel by its own mean and variance."""
         if len(windows) != 1:
             return super().forward(windows)
+        if windows.dtype == torch.float32:
+            return _normalized(self, windows, windows.shape[1], overwrites=self.overwrites)
         if not self.overwrites or windows[0, 0].numel() < 2:  # a variance of one voxel is refused there
             return functional.batch_norm(windows, None, None, self.weight, self.bias, True, 0.0, self.eps)
         weight = torch.ones(windows.shape[1]) if self.weight is None else self.weight  # float32, and so are the moments
@@ -36,6 +40,46 @@ class SingleInstanceNorm(nn.InstanceNorm3d):
         out = (windows, torch.empty(0), torch.empty(0))
         torch.native_batch_norm(windows, weight, bias, None, None, True, 0.0, self.eps, out=out)
         return windows
+
+
+class SingleGroupNorm(nn.GroupNorm):
+    """Over one window in float32, group normalization is batch normalization by moments that are given."""
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Normalize (B, C, I, J, K), each window and group of channels by its own mean and variance."""
+        if len(windows) != 1 or windows.dtype != torch.float32:
+            return super().forward(windows)
+        return _normalized(self, windows, self.num_groups, overwrites=False)
+
+
+def _normalized(
+    layer: nn.InstanceNorm3d | nn.GroupNorm, windows: torch.Tensor, n_groups: int, *, overwrites: bool
+) -> torch.Tensor:
+    """One window (1, C, I, J, K) in float32, normalized by the moments of each group of channels."""
+    mean, variance = _moments(windows)
+    means = mean.view(n_groups, -1)
+    of_group = means.mean(1, keepdim=True).expand_as(means)
+    spread = (variance.view(n_groups, -1) + (means - of_group) ** 2).mean(1, keepdim=True).expand_as(means)
+    moments = (of_group.flatten().float(), spread.flatten().float())
+    if not overwrites:
+        return functional.batch_norm(windows, *moments, layer.weight, layer.bias, False, 0.0, layer.eps)
+    out = (windows, torch.empty(0), torch.empty(0))
+    torch.native_batch_norm(windows, layer.weight, layer.bias, *moments, False, 0.0, layer.eps, out=out)
+    return windows
+
+
+def _moments(windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance (C,) float64 of each channel of one window (1, C, I, J, K).
+
+    torch sums in float32, which over a million voxels loses four digits: so some planes at a time.
+    """
+    n_planes = max(1, _SUMMED_VOXELS // max(1, windows[0, 0, 0].numel()))
+    parts = torch.split(windows, n_planes, dim=2)
+    share = torch.tensor([part.shape[2] / windows.shape[2] for part in parts], dtype=torch.float64)[:, None]
+    found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]
+    means, variances = (torch.stack(values).double() for values in zip(*found, strict=True))
+    mean = (share * means).sum(0)
+    return mean, (share * (variances + (means - mean) ** 2)).sum(0)
 
 
 def mark_overwriting(network: nn.Module) -> None:
