@@ -93,7 +93,7 @@ def fast_copy(network: nn.Module, dtype: torch.dtype, *, is_winograd: bool = Fal
     -------
     Module from (1, C, I, J, K) of that dtype, channels-last, to what the network gives.
     """
-    makers: dict[type, Callable[[Any], nn.Module]] = {nn.InstanceNorm3d: _fast_norm, nn.GroupNorm: _fast_group_norm}
+    makers: dict[type, Callable[[Any], nn.Module]] = dict.fromkeys((nn.InstanceNorm3d, nn.GroupNorm), _fast_norm)
     if dtype != torch.float32:
         makers[nn.AvgPool3d] = _Float32Pooling
     if _has_onednn(dtype):
@@ -121,14 +121,11 @@ def replace_modules(network: nn.Module, makers: Mapping[type, Callable[[Any], nn
     return makers[type(copied)](copied) if type(copied) in makers else copied
 
 
-def _fast_norm(layer: nn.InstanceNorm3d) -> nn.Module:
-    if not layer.track_running_stats:
+def _fast_norm(layer: nn.InstanceNorm3d | nn.GroupNorm) -> nn.Module:
+    if isinstance(layer, nn.GroupNorm):
+        layer.__class__ = SingleGroupNorm
+    elif not layer.track_running_stats:
         layer.__class__ = SingleInstanceNorm
-    return layer
-
-
-def _fast_group_norm(layer: nn.GroupNorm) -> nn.Module:
-    layer.__class__ = SingleGroupNorm
     return layer
 
 

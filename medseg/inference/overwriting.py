@@ -15,10 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from medseg.inference.layer_rows import CONVOLUTIONS, Step, count_uses, is_hooked, rows_of
+from medseg.inference.moments import grouped, moments_in_pieces
 
 __all__ = ["SingleGroupNorm", "SingleInstanceNorm", "mark_overwriting"]
-
-_SUMMED_VOXELS = 1 << 14
 
 
 class SingleInstanceNorm(nn.InstanceNorm3d):
@@ -56,30 +55,12 @@ def _normalized(
     layer: nn.InstanceNorm3d | nn.GroupNorm, windows: torch.Tensor, n_groups: int, *, overwrites: bool
 ) -> torch.Tensor:
     """One window (1, C, I, J, K) in float32, normalized by the moments of each group of channels."""
-    mean, variance = _moments(windows)
-    means = mean.view(n_groups, -1)
-    of_group = means.mean(1, keepdim=True).expand_as(means)
-    spread = (variance.view(n_groups, -1) + (means - of_group) ** 2).mean(1, keepdim=True).expand_as(means)
-    moments = (of_group.flatten().float(), spread.flatten().float())
+    mean, variance = (torch.from_numpy(values).float() for values in grouped(*moments_in_pieces(windows), n_groups))
     if not overwrites:
-        return functional.batch_norm(windows, *moments, layer.weight, layer.bias, False, 0.0, layer.eps)
+        return functional.batch_norm(windows, mean, variance, layer.weight, layer.bias, False, 0.0, layer.eps)
     out = (windows, torch.empty(0), torch.empty(0))
-    torch.native_batch_norm(windows, layer.weight, layer.bias, *moments, False, 0.0, layer.eps, out=out)
+    torch.native_batch_norm(windows, layer.weight, layer.bias, mean, variance, False, 0.0, layer.eps, out=out)
     return windows
-
-
-def _moments(windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance (C,) float64 of each channel of one window (1, C, I, J, K).
-
-    torch sums in float32, which over a million voxels loses four digits: so some planes at a time.
-    """
-    n_planes = max(1, _SUMMED_VOXELS // max(1, windows[0, 0, 0].numel()))
-    parts = torch.split(windows, n_planes, dim=2)
-    share = torch.tensor([part.shape[2] / windows.shape[2] for part in parts], dtype=torch.float64)[:, None]
-    found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]
-    means, variances = (torch.stack(values).double() for values in zip(*found, strict=True))
-    mean = (share * means).sum(0)
-    return mean, (share * (variances + (means - mean) ** 2)).sum(0)
 
 
 def mark_overwriting(network: nn.Module) -> None:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from medseg.inference.moments import grouped
 from medseg.inference.pointwise_kernels import add_moments, finish
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "PendingActivation",
     "PendingNorm",
     "finished",
-    "grouped",
     "in_parallel",
     "moments_of",
     "parts_of",
@@ -226,16 +226,6 @@ def finished(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: finished(item) for name, item in value.items()}
     return value
-
-
-def grouped(
-    mean: NDArray[np.float64], variance: NDArray[np.float64], n_groups: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance (C,) of each channel's group, from those of the channels."""
-    n_channels, means = len(mean), mean.reshape(n_groups, -1)
-    of_group = means.mean(axis=1, keepdims=True)
-    spread = (variance.reshape(n_groups, -1) + (means - of_group) ** 2).mean(axis=1)
-    return np.repeat(of_group[:, 0], n_channels // n_groups), np.repeat(spread, n_channels // n_groups)
 
 
 def _rows(tensor: torch.Tensor) -> Rows:

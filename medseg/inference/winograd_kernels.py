@@ -261,32 +261,32 @@ def add_products(products: Any, stride: int, n_tiles: int, spreads: Any, stride_
 @njit(nogil=True, boundscheck=False, cache=True)
 def spread(rows: Any, tiles: Any, spreads: Any, stride: int) -> None:
     """The transpose of `inverse`: `rows` of gradients, with one voxel more on each side, into a matrix a point."""
-    _, n_j, n_k, n_channels = rows.shape
-    flat, tile = rows.ravel(), 0
-    step_i, step_j = n_j * n_k * n_channels, n_k * n_channels
-    for a in range(tiles[0]):
-        for b in range(tiles[1]):
-            for c in range(tiles[2]):
-                at = (2 * a + 1) * step_i + (2 * b + 1) * step_j + (2 * c + 1) * n_channels
-                for channel in range(0, n_channels, VECTOR):
-                    to = tile * n_channels + channel
-                    _spread_tile(flat, at + channel, step_i, step_j, n_channels, spreads, to, stride)
-                tile += 1
+    _transform(rows, tiles, spreads, stride, True)
 
 
 @njit(nogil=True, boundscheck=False, cache=True)
 def forward(rows: Any, tiles: Any, products: Any, stride: int) -> None:
     """Transform `rows` into `products`: for each of 64 points a matrix (tiles, C), `stride` numbers apart."""
+    _transform(rows, tiles, products, stride, False)
+
+
+@njit(nogil=True, boundscheck=False, cache=True)
+def _transform(rows: Any, tiles: Any, out: Any, stride: int, is_spread: bool) -> None:
+    """Each tile of `rows`: four voxels a side or, of gradients, the two in their middle."""
     _, n_j, n_k, n_channels = rows.shape
     flat, tile = rows.ravel(), 0
     step_i, step_j = n_j * n_k * n_channels, n_k * n_channels
+    first = step_i + step_j + n_channels if is_spread else 0
     for a in range(tiles[0]):
         for b in range(tiles[1]):
             for c in range(tiles[2]):
-                at = 2 * (a * step_i + b * step_j + c * n_channels)
+                start = first + 2 * (a * step_i + b * step_j + c * n_channels)
                 for channel in range(0, n_channels, VECTOR):
-                    to = tile * n_channels + channel
-                    _forward_tile(flat, at + channel, step_i, step_j, n_channels, products, to, stride)
+                    at, to = start + channel, tile * n_channels + channel
+                    if is_spread:
+                        _spread_tile(flat, at, step_i, step_j, n_channels, out, to, stride)
+                    else:
+                        _forward_tile(flat, at, step_i, step_j, n_channels, out, to, stride)
                 tile += 1
 
 
@@ -324,10 +324,10 @@ def inverse(products: Any, stride: int, bias: Any, tiles: Any, start: Any, y: An
                 tile += 1
 
 
-def _to_product(builder: Any, number: int, load: Callable[[int], Any]) -> Any:
+def _to_product(builder: Any, number: int, given: Callable[[int], Any]) -> Any:
     """One of the four of B d of F(2, 3)."""
     first, second, is_sum = ((0, 2, False), (1, 2, True), (2, 1, False), (1, 3, False))[number]
-    return (builder.fadd if is_sum else builder.fsub)(load(first), load(second))
+    return (builder.fadd if is_sum else builder.fsub)(given(first), given(second))
 
 
 def _to_products(builder: Any, x: Sequence[Any]) -> list[Any]:

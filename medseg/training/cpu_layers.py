@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medseg.inference.layer_rows import count_uses, is_hooked, rows_of
-from medseg.inference.pending import Part, grouped, in_parallel, moments_of
+from medseg.inference.moments import grouped
+from medseg.inference.pending import Part, in_parallel, moments_of
 from medseg.inference.pointwise_kernels import finish
 from medseg.inference.winograd import Winograd, gradient_of_weight, suits_winograd, to_points
 from medseg.training.gradient_kernels import gradient_of_input, gradient_sums
