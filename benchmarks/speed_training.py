@@ -1,7 +1,7 @@
 """Processor time of a training step on a CPU in float32: medseg's layers beside torch's own, in turn.
 
     python benchmarks/speed_training.py [--plan bundles/phantom_lesions/configs/plan.json] [--sides 64 64 64]
-        [--batch 2] [--threads 1] [--rounds 5]
+        [--batch 2] [--first-filters 16] [--threads 1] [--rounds 5]
 
 A step is the network forth and back; its data, losses and optimizer are the same for both and left out.
 """
@@ -41,12 +41,18 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, default=Path("bundles/phantom_lesions/configs/plan.json"))
     parser.add_argument("--sides", type=int, nargs=3, default=(64, 64, 64))
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument(
+        "--first-filters", type=int, help="of the first level; others in proportion; default: the plan's"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     plan = Plan.model_validate(json.loads(options.plan.read_text()))
+    filters = plan.network.filters
+    filters = tuple(n * (options.first_filters or filters[0]) // filters[0] for n in filters)
+    plan = plan.model_copy(update={"network": plan.network.model_copy(update={"filters": filters})})
     plain = place(build_member(plan), CPU).train()
     quick = deepcopy(plain)
     quicken(quick)
@@ -58,6 +64,7 @@ def main() -> None:
         json.dumps(
             {
                 "plan": plan.name,
+                "filters": filters,
                 "windows": list(windows.shape),
                 "torch_cpu_s": round(torchs, 2),
                 "medseg_cpu_s": round(ours, 2),
