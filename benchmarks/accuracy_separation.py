@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 import medseg
 from medseg.core.plan import SeparationPlan
-from medseg.inference.options import RunOptions
 from medseg.inference.segmenter import Segmenter
 from medseg.lesions.separate import separate_lesions
 from medseg.phantoms.crowd import Content, Crowd, CrowdRequest, make_crowd
@@ -284,13 +283,11 @@ def main() -> None:
     parser.add_argument("--model", default="phantom_lesions")
     parser.add_argument("--kind", choices=("ct", "pet"), default="ct", help="of the scans")
     parser.add_argument("--seeds", default="900000:900240", help="first:past the last")
-    parser.add_argument("--no-tta", action="store_true", help="without test-time flips, if the model has any")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="of the SeparationPlan of offsets")
     chosen = parser.parse_args()
     first, stop = (int(part) for part in chosen.seeds.split(":"))
-    options = RunOptions(mirror=False if chosen.no_tta else None)
-    segmenter = medseg.load_segmenter(chosen.model, device="cpu", engine="torch", options=options)
+    segmenter = medseg.load_segmenter(chosen.model, device="cpu", engine="torch")
     own = segmenter.recipe.separation.model_dump()
     changes = {key: json.loads(value) for key, value in (item.split("=") for item in chosen.set)}
     plans = {method: SeparationPlan(**{**own, **changes, "method": method}) for method in METHODS}
@@ -300,8 +297,7 @@ def main() -> None:
         rows, scan = run_scan(seed, chosen.kind, segmenter, plans)
         lesions.extend(rows)
         scans.append(scan)
-    result = {"seeds": chosen.seeds, "model": chosen.model, "kind": chosen.kind, "tta": not chosen.no_tta}
-    result |= report(lesions, scans)
+    result = {"seeds": chosen.seeds, "model": chosen.model, "kind": chosen.kind, **report(lesions, scans)}
     result["cpu_s"] = round(time.process_time() - start, 1)
     text = json.dumps(result, indent=1)
     print(text)

@@ -1,6 +1,7 @@
 """Means and variances by which feature maps are normalized, of channels and of groups of them.
 
-torch sums a whole feature map in float32 where it lies channels-last, which over a million voxels loses four digits.
+torch sums a whole feature map in float32 where it lies channels-last: over 1.2 million voxels, what it normalizes was
+off by up to 3e-3 of a standard deviation.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from numpy.typing import NDArray
 
 __all__ = ["grouped", "moments_in_pieces"]
 
-_SUMMED_VOXELS = 1 << 14  # at once in float32: few enough to lose no more than a digit, so many that calls cost nothing
+_SUMMED_VOXELS = 1 << 14  # at once in float32; a plane is not cut
 
 
 def moments_in_pieces(windows: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance (C,) of each channel of one window (1, C, I, J, K), summed some planes at a time."""
+    """Mean and variance (C,) of each channel of one window (1, C, I, J, K) in float32, summed some planes at a time.
+
+    References
+    ----------
+    Chan, Golub and LeVeque, Algorithms for computing the sample variance, The American Statistician 1983.
+    """
     n_planes = max(1, _SUMMED_VOXELS // max(1, windows[0, 0, 0].numel()))
     parts = torch.split(windows, n_planes, dim=2)
     share = np.array([part.shape[2] / windows.shape[2] for part in parts])[:, None]
@@ -28,7 +34,7 @@ def moments_in_pieces(windows: torch.Tensor) -> tuple[NDArray[np.float64], NDArr
 def grouped(
     mean: NDArray[np.float64], variance: NDArray[np.float64], n_groups: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance (C,) of each channel's group, from those of the channels."""
+    """Mean and variance (C,) of each channel's group, from those of the channels (C,); groups are of one size."""
     n_channels, means = len(mean), mean.reshape(n_groups, -1)
     of_group = means.mean(axis=1, keepdims=True)
     spread = (variance.reshape(n_groups, -1) + (means - of_group) ** 2).mean(axis=1)

@@ -258,9 +258,7 @@ class _Runner:
 
     def _batch(self, read: WindowReader, positions: tuple[Position, ...]) -> torch.Tensor:
         parts = [read(position) for position in positions]
-        if self._buffers is not None:
-            return self._buffers.on_device(parts)
-        return parts[0][None] if len(parts) == 1 else torch.stack(parts)
+        return torch.stack(parts) if self._buffers is None else self._buffers.on_device(parts)
 
     def _tell_when_warm(self, seconds: float) -> None:
         self._n_run += 1

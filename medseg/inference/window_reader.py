@@ -17,7 +17,7 @@ from medseg.transforms.prepared import Prepared
 __all__ = ["WindowReader", "tensor_reader", "window_reader"]
 
 WindowReader = Callable[[Position], torch.Tensor]
-"""From a window's position in the padded image to its voxels, (C, i, j, k) float32 on the CPU, in memory of its own."""
+"""From a window's position in the padded image to its voxels, (C, i, j, k) float32 on the CPU; not to be changed."""
 
 
 def window_reader(prepared: Prepared, layout: Layout, plan: WindowPlan) -> WindowReader:
@@ -46,9 +46,7 @@ def window_reader(prepared: Prepared, layout: Layout, plan: WindowPlan) -> Windo
 
 def tensor_reader(padded: torch.Tensor, layout: Layout) -> WindowReader:
     """Reads windows of an image (C, i, j, k) that is padded to the layout."""
-    return lambda position: padded[_part_at(position, layout)].to(
-        torch.float32, memory_format=torch.contiguous_format, copy=True
-    )
+    return lambda position: padded[_part_at(position, layout)].to(torch.float32)
 
 
 def _part_at(position: Position, layout: Layout) -> tuple[slice, ...]:
